@@ -228,6 +228,7 @@ BARS: Final = {timeframe: _bar_table(timeframe) for timeframe in ("1m", "5m", "1
 INSTRUMENTS: Final = Table(
     name="market.instruments",
     key=("venue", "symbol"),
+    write="merge",
     description="What the universe asks for and the venue lists.",
     columns=(
         _VENUE,
@@ -400,8 +401,8 @@ ACCUMULATION_SCORES: Final = Table(
         Column("score_pct", T.NUMERIC, "change of the summed native balance, %", nullable=True),
         Column("lst_score_pct", T.NUMERIC, "change of native + WETH + stETH, one rate on both legs, %", nullable=True),
         Column("trend_score", T.NUMERIC, "0 to 1; 0.5 is flat", nullable=True),
-        Column("change_wei", T.NUMERIC, "change of the summed native balance", nullable=True),
-        Column("lst_change_wei", T.NUMERIC, "change of the summed wealth", nullable=True),
+        Column("change_wei", T.WEI, "change of the summed native balance", nullable=True),
+        Column("lst_change_wei", T.WEI, "change of the summed wealth", nullable=True),
         Column("universe", T.INT, "addresses in either snapshot"),
         Column("matched", T.INT, "addresses known on both sides"),
         Column("missing_current", T.INT, "unknown now"),

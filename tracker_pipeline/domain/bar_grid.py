@@ -1,0 +1,129 @@
+"""Bars of many series laid on a regular time grid, so that lags are by time and gaps are visible as NaN.
+
+What belongs here: checking bars on entry, placing them, and cutting the grid into days. What does not: formulas.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+import numpy as np
+import polars as pl
+
+from tracker_pipeline.domain.timeframes import GRACE, duration
+from tracker_pipeline.domain.windows import FloatArray, IntArray
+
+SERIES: Final = ("venue", "symbol")
+_MOMENT: Final = pl.Datetime("us", "UTC")
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+
+def _require_columns(bars: pl.DataFrame, columns: Sequence[str]) -> None:
+    absent = [name for name in columns if name not in bars.columns]
+    if absent:
+        raise ValueError(f"bars lack the columns {absent}")
+
+
+def _aware(bars: pl.DataFrame, column: str) -> pl.Expr:
+    kind = bars.schema[column]
+    if not isinstance(kind, pl.Datetime) or kind.time_zone is None:
+        raise ValueError(f"column {column} must hold aware times, but its type is {kind}")
+    return pl.col(column).dt.convert_time_zone("UTC").cast(_MOMENT)
+
+
+def known_bars(
+    bars: pl.DataFrame,
+    timeframe: str,
+    *,
+    columns: Sequence[str],
+    key: Sequence[str] = SERIES,
+    as_of: datetime | None = None,
+) -> pl.DataFrame:
+    """Check bars and return those known at `as_of`, sorted, with `available_at`.
+
+    Args:
+        bars: bars of one timeframe in any order; `available_at` is derived where the column is absent.
+        timeframe: their timeframe.
+        columns: numeric columns that are needed; they become Float64.
+        key: columns that, with `ts`, identify a bar.
+        as_of: aware moment of knowledge; None means that everything given is known.
+
+    Raises:
+        ValueError: a column is absent, a time is naive or off the timeframe's grid, or a bar is given twice.
+    """
+    _require_columns(bars, [*key, "ts", *columns])
+    step = duration(timeframe)
+    has_availability = "available_at" in bars.columns
+    bars = bars.with_columns(_aware(bars, "ts"), pl.col(*columns).cast(pl.Float64)).with_columns(
+        _aware(bars, "available_at") if has_availability else (pl.col("ts") + step + GRACE[timeframe]).alias("available_at")
+    )
+    off_grid = bars.filter(pl.col("ts").dt.truncate(step) != pl.col("ts"))
+    if off_grid.height:
+        raise ValueError(f"{off_grid.height} bars are not on the {timeframe} grid, first at {off_grid['ts'][0]}")
+    if as_of is not None:
+        if as_of.tzinfo is None:
+            raise ValueError("as_of must be an aware time")
+        bars = bars.filter(pl.col("available_at") <= as_of)
+    bars = bars.sort(*key, "ts")
+    repeated = bars.select(pl.struct(*key, "ts").is_duplicated().sum()).item()
+    if repeated:
+        raise ValueError(f"{repeated} bars share {', '.join(key)} and ts with another bar")
+    return bars
+
+
+@dataclass(frozen=True)
+class BarGrid:
+    """Series side by side in one flat array per column, each on its own run of slots.
+
+    Every run starts at 00:00 UTC after `pad` empty slots, so no window of up to `pad` bars reaches into the series
+    before it, and a day always starts a whole number of days after the run's first bar.
+
+    Attributes:
+        slot: for each bar of the frame it was placed from, its position in the flat arrays.
+        day_slot: for each bar, the position of 00:00 UTC of its day.
+        size: length of the flat arrays.
+        step: duration of one slot.
+    """
+
+    slot: IntArray
+    day_slot: IntArray
+    size: int
+    step: timedelta
+
+    @classmethod
+    def place(cls, bars: pl.DataFrame, step: timedelta, *, pad: int, key: Sequence[str] = SERIES) -> "BarGrid":
+        """Lay out bars that `known_bars` returned.
+
+        Args:
+            bars: sorted by `key` and `ts`, on the grid of `step`.
+            step: duration of one bar; a day must hold a whole number of them.
+            pad: empty slots before each series.
+            key: columns that identify a series.
+        """
+        per_day = timedelta(days=1) // step
+        if not bars.height:
+            empty = np.empty(0, np.int64)
+            return cls(slot=empty, day_slot=empty, size=0, step=step)
+        numbers = bars.select(
+            (pl.col("ts").to_physical() // (step // _MICROSECOND)).alias("number"),
+            pl.struct(*key).rle_id().cast(pl.Int64).alias("series"),
+        )
+        number, series = numbers["number"].to_numpy(), numbers["series"].to_numpy()
+        starts = np.flatnonzero(np.r_[True, series[1:] != series[:-1]])
+        ends = np.r_[starts[1:], len(series)] - 1
+        first_day = number[starts] // per_day * per_day
+        length = pad + number[ends] // per_day * per_day + per_day - first_day
+        zero = np.r_[0, np.cumsum(length)[:-1]] + pad - first_day
+        return cls(
+            slot=number + zero[series],
+            day_slot=number // per_day * per_day + zero[series],
+            size=int(length.sum()),
+            step=step,
+        )
+
+    def spread(self, values: pl.Series) -> FloatArray:
+        """Lay a column of the placed frame on the grid, NaN where there is no bar."""
+        flat = np.full(self.size, np.nan)
+        flat[self.slot] = values.cast(pl.Float64).to_numpy()
+        return flat

@@ -1,0 +1,32 @@
+"""The asset keys: schema and table, once. A key is the address of its table in Postgres, lake and code."""
+
+from typing import Final
+
+from dagster import AssetKey
+
+from tracker_pipeline.domain import schemas
+from tracker_pipeline.domain.schemas import Table
+
+
+def key_of(table: Table) -> AssetKey:
+    """The asset key of a table."""
+    return AssetKey([table.schema, table.table])
+
+
+def archive_key_of(table: Table) -> AssetKey:
+    """The key of the asset that moves a table's old rows to the lake."""
+    return AssetKey(["archive", table.schema, table.table])
+
+
+INSTRUMENTS: Final = key_of(schemas.INSTRUMENTS)
+OHLC_15M: Final = key_of(schemas.BARS["15m"])
+OHLC_1H: Final = key_of(schemas.BARS["1h"])
+OHLC_1D: Final = key_of(schemas.BARS["1d"])
+REGIMES: Final = key_of(schemas.REGIMES)
+ML_FEATURES_15M: Final = key_of(schemas.ML_FEATURES_15M)
+STRATEGY_SETUPS: Final = key_of(schemas.SETUPS)
+STRATEGY_DCA_LABELS: Final = key_of(schemas.DCA_LABELS)
+WHALE_UNIVERSE: Final = key_of(schemas.WHALE_UNIVERSE)
+WHALE_BALANCE_SNAPSHOTS: Final = key_of(schemas.WHALE_BALANCE_SNAPSHOTS)
+ACCUMULATION_SCORES: Final = key_of(schemas.ACCUMULATION_SCORES)
+ARCHIVED_OHLC_15M: Final = archive_key_of(schemas.BARS["15m"])

@@ -1,0 +1,17 @@
+"""The two partition definitions, declared once, in UTC.
+
+The market chain is daily because each materialized partition costs Dagster 12 to 25 ms: a year of one asset is
+5 s by day and 3 minutes by hour. Its `end_offset=1` makes today's partition exist while the day is still open.
+Symbols and addresses live inside a partition, never as a dimension of it.
+"""
+
+from typing import Final
+
+import dagster as dg
+
+from tracker_pipeline.settings import get_config
+
+_HISTORY_START = get_config().history_start
+
+DAILY: Final = dg.DailyPartitionsDefinition(f"{_HISTORY_START:%Y-%m-%d}", timezone="UTC", end_offset=1)
+HOURLY: Final = dg.HourlyPartitionsDefinition(f"{_HISTORY_START:%Y-%m-%d}-00:00", timezone="UTC")

@@ -1,0 +1,239 @@
+"""Every setting, typed: the environment (`TRACKER_*`) and one YAML file, read once.
+
+What belongs here: names, types, defaults, validation, and one clear sentence for each mistake. What does not:
+anything that acts on a setting. Secrets are read from the environment by name and held as `SecretStr`.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Mapping
+from datetime import UTC, date, datetime
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class ConfigurationError(Exception):
+    """A setting is wrong; the text says which, and what to do."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class UniverseSymbol(_Strict):
+    """One coin of the universe."""
+
+    base: str
+    group: str
+    tier: Literal["large_cap", "mid_cap", "small_cap", "memecoin"]
+
+
+class Universe(_Strict):
+    """The coins that are tracked, versioned."""
+
+    version: int
+    symbols: tuple[UniverseSymbol, ...]
+
+    @field_validator("symbols")
+    @classmethod
+    def _unique(cls, symbols: tuple[UniverseSymbol, ...]) -> tuple[UniverseSymbol, ...]:
+        repeated = [base for base, count in Counter(s.base for s in symbols).items() if count > 1]
+        if repeated:
+            raise ValueError(f"these coins are listed twice: {', '.join(repeated)}")
+        return symbols
+
+    def tiers(self) -> dict[str, str]:
+        """Coin to tier."""
+        return {symbol.base: symbol.tier for symbol in self.symbols}
+
+    def spread(self, count: int | None) -> tuple[UniverseSymbol, ...]:
+        """The first `count` symbols taken from the groups in turn, so that a sample has every kind."""
+        groups: dict[str, list[UniverseSymbol]] = {}
+        for symbol in self.symbols:
+            groups.setdefault(symbol.group, []).append(symbol)
+        longest = max(len(members) for members in groups.values())
+        in_turn = [members[i] for i in range(longest) for members in groups.values() if i < len(members)]
+        return tuple(in_turn[:count])
+
+
+class Market(_Strict):
+    """Which exchange and which of its markets."""
+
+    venue: str
+    market_type: Literal["spot", "linear"]
+    quote: str
+    reference: str
+
+    def symbol(self, base: str) -> str:
+        """The unified symbol of a coin on this market."""
+        suffix = f":{self.quote}" if self.market_type == "linear" else ""
+        return f"{base}/{self.quote}{suffix}"
+
+
+class ChainConfig(_Strict):
+    """Which network is read and how."""
+
+    network: str
+    multicall3: str
+    addresses_per_call: int = Field(gt=0)
+    confirmations: int = Field(ge=0)
+    lookback_hours: tuple[int, ...]
+    max_unknown_frac: float = Field(ge=0, le=1)
+
+
+class ArchiveConfig(_Strict):
+    """How long rows stay in Postgres, by table."""
+
+    hot_days: Mapping[str, int]
+
+
+class Endpoints(_Strict):
+    """Where data comes from in one setting."""
+
+    exchange_url: str | None = None
+    chain_id: int
+    rpc_urls: tuple[str, ...] = ()
+    rpc_urls_env: str | None = None
+    address_lists: tuple[str, ...] = ()
+
+
+class PipelineConfig(_Strict):
+    """The content of the YAML file."""
+
+    history_start: date
+    market: Market
+    chain: ChainConfig
+    archive: ArchiveConfig
+    endpoints: Mapping[Literal["sandbox", "live"], Endpoints]
+    strategies: Mapping[str, Mapping[str, Any]]
+    universe: Universe
+
+    @property
+    def history_start_time(self) -> datetime:
+        """Start of history as an aware moment."""
+        return datetime.combine(self.history_start, datetime.min.time(), UTC)
+
+
+class Settings(BaseSettings):
+    """The environment."""
+
+    model_config = SettingsConfigDict(env_prefix="TRACKER_", env_file=".env", extra="ignore", frozen=True)
+
+    home: Path = Path(".tracker")
+    setting: Literal["sandbox", "live"] = "sandbox"
+    database_url: SecretStr | None = None
+    lake_uri: str | None = None
+    config: Path | None = None
+
+    @property
+    def state_folder(self) -> Path:
+        """`TRACKER_HOME`, absolute."""
+        return self.home.expanduser().absolute()
+
+    @property
+    def lake(self) -> str:
+        """Root of the lake: a folder or a URI."""
+        return self.lake_uri or str(self.state_folder / "lake")
+
+
+def _merge(base: dict[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in override.items():
+        nested = isinstance(value, Mapping) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if nested else value
+    return merged
+
+
+def _read_yaml(text: str, where: str) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise ConfigurationError(f"{where} must hold a mapping of settings at its top level")
+    return content
+
+
+def _explain(error: ValidationError, where: str) -> ConfigurationError:
+    problems = "; ".join(
+        f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}" for problem in error.errors()
+    )
+    return ConfigurationError(f"{where} is wrong: {problems}")
+
+
+def _explain_environment(error: ValidationError) -> ConfigurationError:
+    problems = "; ".join(
+        f"TRACKER_{str(problem['loc'][0]).upper()}: {problem['msg']}" for problem in error.errors()
+    )
+    return ConfigurationError(f"the environment is wrong: {problems}")
+
+
+@cache
+def get_settings() -> Settings:
+    """The settings of this process, read once.
+
+    Raises:
+        ConfigurationError: a variable has a value that is not allowed.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise _explain_environment(error) from None
+
+
+@cache
+def get_config() -> PipelineConfig:
+    """The packaged configuration with the file named by `TRACKER_CONFIG` laid over it.
+
+    Raises:
+        ConfigurationError: the file cannot be read, is not YAML, or holds a wrong value.
+    """
+    content = _read_yaml(
+        resources.files("tracker_pipeline").joinpath("default_config.yaml").read_text("utf-8"),
+        "the packaged configuration",
+    )
+    path = get_settings().config
+    where = f"TRACKER_CONFIG ({path})" if path else "the packaged configuration"
+    if path:
+        try:
+            own = path.expanduser().read_text("utf-8")
+        except OSError as error:
+            raise ConfigurationError(f"{where} cannot be read: {error.strerror}") from error
+        content = _merge(content, _read_yaml(own, where))
+    try:
+        return PipelineConfig.model_validate(content)
+    except ValidationError as error:
+        raise _explain(error, where) from None
+
+
+def get_endpoints() -> Endpoints:
+    """The endpoints of the setting in force."""
+    setting = get_settings().setting
+    try:
+        return get_config().endpoints[setting]
+    except KeyError:
+        raise ConfigurationError(f"the configuration has no endpoints for the setting {setting!r}") from None
+
+
+def rpc_urls(endpoints: Endpoints) -> tuple[SecretStr, ...]:
+    """The JSON-RPC URLs in order of preference; they may carry keys, so they are secrets.
+
+    Raises:
+        ConfigurationError: the variable that should hold them is unset, or none is configured.
+    """
+    if endpoints.rpc_urls_env is None:
+        urls = endpoints.rpc_urls
+    else:
+        held = os.environ.get(endpoints.rpc_urls_env, "")
+        urls = tuple(url.strip() for url in held.split(",") if url.strip())
+    if not urls:
+        name = endpoints.rpc_urls_env
+        remedy = f"set {name} to one or more URLs" if name else "add rpc_urls to the configuration"
+        raise ConfigurationError(f"no JSON-RPC endpoint is configured: {remedy}")
+    return tuple(SecretStr(url) for url in urls)

@@ -1,0 +1,91 @@
+"""Connections to the database: opened in UTC, migrated before first use, locked by table name.
+
+What belongs here: how to connect and lock. What does not: the server itself (`resources.postgres`), and SQL on
+any one table.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+from urllib.parse import urlsplit
+
+import psycopg
+from psycopg import sql
+
+from tracker_pipeline.domain.schemas import Table
+from tracker_pipeline.resources.errors import PermanentError, TransientError
+from tracker_pipeline.resources.postgres import database_url
+from tracker_pipeline.storage import migrations
+
+_CONNECT_SECONDS = 10
+_PERMANENT_STATES = ("28", "3D")  # SQLSTATE classes: authorization refused, database does not exist
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+
+def open_connection(url: str) -> Connection:
+    """Connect to `url` with the session in UTC.
+
+    Raises:
+        PermanentError: the server refuses the user or has no such database.
+        TransientError: the server cannot be reached.
+    """
+    try:
+        return psycopg.connect(url, connect_timeout=_CONNECT_SECONDS, options="-c timezone=UTC")
+    except psycopg.OperationalError as error:
+        refused = any(text in str(error) for text in ("authentication failed", "does not exist"))
+        kind = PermanentError if refused or (error.sqlstate or "")[:2] in _PERMANENT_STATES else TransientError
+        raise kind(
+            f"cannot connect to the database {without_secrets(url)}: {_reason(error)};"
+            " check TRACKER_DATABASE_URL, or unset it to use the embedded server"
+        ) from None
+
+
+def without_secrets(url: str) -> str:
+    """Host and database of a libpq URL, without user, password and parameters."""
+    parts = urlsplit(url)
+    host = parts.hostname or "(local socket)"
+    port = f":{parts.port}" if parts.port else ""
+    return f"{host}{port}{parts.path}"
+
+
+def _reason(error: psycopg.Error) -> str:
+    words = " ".join(str(error).split())
+    return words.rsplit("failed: ", 1)[-1].removeprefix("FATAL: ").strip() or type(error).__name__
+
+
+@cache
+def ready_url() -> str:
+    """The libpq URL of the database, once every migration is applied to it."""
+    url = database_url()
+    with open_connection(url) as connection:
+        migrations.apply(connection)
+    return url
+
+
+@contextmanager
+def connect() -> Iterator[Connection]:
+    """A connection to the migrated database; commits when the block ends well, rolls back when it does not."""
+    with open_connection(ready_url()) as connection:
+        yield connection
+
+
+def lock_table(connection: Connection, table: Table) -> None:
+    """Wait to be the one writer of `table` until the transaction ends.
+
+    Every entry point that writes takes this lock, the archive included, so that what one has read of the table
+    still holds when it writes.
+    """
+    connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"tracker:{table.name}"])
+
+
+def identifier(table: Table) -> sql.Identifier:
+    """The table's qualified name, quoted."""
+    return sql.Identifier(table.schema, table.table)
+
+
+def names(columns: tuple[str, ...] | list[str], prefix: str | None = None) -> sql.Composed:
+    """Column names, quoted and separated by commas."""
+    parts = [sql.Identifier(prefix, c) if prefix else sql.Identifier(c) for c in columns]
+    return sql.SQL(", ").join(parts)

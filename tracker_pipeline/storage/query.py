@@ -1,0 +1,52 @@
+"""SQL for people: DuckDB over every table, hot and cold rows as one relation, each row once.
+
+What belongs here: how a query finds its tables. What does not: reads for assets (`spanning`).
+"""
+
+import duckdb
+
+from tracker_pipeline.domain.schemas import TABLES, ColumnType, Table
+from tracker_pipeline.resources.errors import PermanentError
+from tracker_pipeline.storage.spanning import read_in_snapshot, snapshot
+
+# DuckDB's widest exact types. A balance beyond 2^127 fails the query rather than being rounded.
+_CASTS = {ColumnType.WEI: "HUGEINT", ColumnType.NUMERIC: "DECIMAL(38, 10)"}
+
+
+def run_query(statement: str) -> duckdb.DuckDBPyRelation:
+    """Run one SELECT over our tables and return its result as a relation, not yet fetched.
+
+    All tables of the statement are read in one snapshot of the database.
+
+    Raises:
+        PermanentError: the statement is not valid, or names a table that does not exist.
+    """
+    connection = duckdb.connect(":memory:", config={"TimeZone": "UTC", "enable_external_access": "false"})
+    try:
+        wanted = _tables_of(connection, statement)
+        with snapshot() as cursor:
+            for table in wanted:
+                rows = read_in_snapshot(cursor, table, None, None).collect()
+                _offer(connection, table, rows)
+        relation = connection.sql(statement)
+    except duckdb.Error as error:
+        raise PermanentError(f"the query failed: {' '.join(str(error).split())}") from error
+    if relation is None:
+        raise PermanentError("the statement returns no rows: give one SELECT")
+    return relation
+
+
+def _tables_of(connection: duckdb.DuckDBPyConnection, statement: str) -> list[Table]:
+    named = {name.replace('"', "").lower() for name in connection.get_table_names(statement, qualified=True)}
+    return [table for name, table in TABLES.items() if name in named]
+
+
+def _offer(connection: duckdb.DuckDBPyConnection, table: Table, rows: object) -> None:
+    connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{table.schema}"')
+    source = f"rows_of_{table.schema}_{table.table}"
+    connection.register(source, rows)
+    columns = ", ".join(
+        f'CAST("{c.name}" AS {_CASTS[c.type]}) AS "{c.name}"' if c.type in _CASTS else f'"{c.name}"'
+        for c in table.columns
+    )
+    connection.execute(f'CREATE VIEW "{table.schema}"."{table.table}" AS SELECT {columns} FROM {source}')  # noqa: S608

@@ -1,0 +1,91 @@
+"""Fixtures: a real Postgres server for the session, an own database and lake for each test, the real data."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tracker_pipeline import settings
+from tracker_pipeline.resources.postgres import EmbeddedPostgres
+from tracker_pipeline.storage import database
+
+_SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def forget_settings() -> None:
+    """Make the next look at settings, configuration and database a fresh one."""
+    for cached in (settings.get_settings, settings.get_config, database.ready_url):
+        cached.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """No test sees the environment of the person who runs it, nor writes outside its own folder."""
+    for name in [name for name in os.environ if name.startswith(("TRACKER_", "DAGSTER_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("TRACKER_HOME", str(tmp_path / "home"))
+    forget_settings()
+    yield
+    forget_settings()
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real exchange and chain data beside the checkout."""
+    if not _SHARED_DATA.is_dir():
+        pytest.skip("the folder of real data is not beside this checkout")
+    return _SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+    """A server of this test session."""
+    server = EmbeddedPostgres(tmp_path_factory.mktemp("postgres"))
+    server.start()
+    yield server
+    server.stop_if_unused()
+
+
+@pytest.fixture(scope="session")
+def template_database(postgres_server: EmbeddedPostgres) -> str:
+    """A migrated database that others are copied from: 0.1 s instead of 0.5 s a test."""
+    from tracker_pipeline.storage import migrations
+
+    with psycopg.connect(postgres_server.url, autocommit=True) as connection:
+        connection.execute("CREATE DATABASE template_of_tests")
+    url = postgres_server.url.replace("/tracker?", "/template_of_tests?")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRACKER_SETTING", "sandbox")
+        with database.open_connection(url) as connection:
+            migrations.apply(connection)
+    return "template_of_tests"
+
+
+@pytest.fixture
+def empty_database(
+    postgres_server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[str]:
+    """An own database without any table, as TRACKER_DATABASE_URL."""
+    yield from _own_database(postgres_server, monkeypatch, "template1")
+
+
+@pytest.fixture
+def own_database(
+    postgres_server: EmbeddedPostgres, template_database: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[str]:
+    """An own migrated database, as TRACKER_DATABASE_URL, and an own lake."""
+    yield from _own_database(postgres_server, monkeypatch, template_database)
+
+
+def _own_database(server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch, template: str) -> Iterator[str]:
+    name = f"test_{os.urandom(6).hex()}"
+    with psycopg.connect(server.url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")  # type: ignore[arg-type]
+    url = server.url.replace("/tracker?", f"/{name}?")
+    monkeypatch.setenv("TRACKER_DATABASE_URL", url)
+    forget_settings()
+    yield url
+    with psycopg.connect(server.url, autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")  # type: ignore[arg-type]
