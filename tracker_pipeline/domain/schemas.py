@@ -152,14 +152,34 @@ class Table:
         absent = [c.name for c in self.columns if c.name not in frame.columns and not c.nullable]
         if unknown or absent:
             raise ValueError(f"{self.name}: unknown columns {sorted(unknown)}, absent columns {absent}")
+        inexact = [
+            f"{c.name} is {frame.schema[c.name]}, not {c.type.polars}"
+            for c in self.columns
+            if c.name in frame.columns and not _casts_exactly(frame.schema[c.name], c.type.polars)
+        ]
+        if inexact:
+            raise ValueError(f"{self.name}: columns without their declared type: {', '.join(inexact)}")
         columns = [
             (pl.col(c.name) if c.name in frame.columns else pl.lit(None)).cast(c.type.polars).alias(c.name)
             for c in self.columns
         ]
-        try:
-            return frame.select(columns).sort(self.key)
-        except pl.exceptions.PolarsError as error:
-            raise ValueError(f"{self.name}: a column does not have its declared type: {error}") from error
+        return frame.select(columns).sort(self.key)
+
+
+def _casts_exactly(given: pl.DataType, declared: pl.DataType) -> bool:
+    """Whether no value can change in the cast. A time without zone has no exact meaning, so it is refused."""
+    if given in (declared, pl.Null):
+        return True
+    if isinstance(declared, pl.Datetime):
+        return isinstance(given, pl.Datetime) and given.time_zone is not None
+    if isinstance(declared, pl.String):
+        return isinstance(given, (pl.Categorical, pl.Enum))
+    if isinstance(declared, pl.List):
+        return given == pl.List(pl.Null)
+    if isinstance(declared, pl.Float64):
+        return given == pl.Float32 or given.is_integer()
+    return isinstance(declared, pl.Int64) and given.is_integer()
+
 
 
 T = ColumnType

@@ -1,7 +1,7 @@
 """An exchange on this machine that speaks the public part of Bybit's v5 REST and WebSocket API.
 
-What belongs here: routes, parameters, answers and errors as Bybit words them. What does not: the market behind
-them (`market.py`, `replay.py`) and what the WebSocket pushes (`streams.py`).
+What belongs here: routes, parameters and errors. What does not: the market behind them (`market.py`,
+`replay.py`), the shape of answers (`bybit.py`) and what the WebSocket pushes (`streams.py`).
 
 Spot and linear (perpetual) symbols are listed side by side with the same prices. An answer can be spoilt,
 delayed or refused in one place: a middleware added to the returned application sees every request.
@@ -13,9 +13,10 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from tracker_pipeline.sandbox.market import QUOTE, Listing, Market, SimulatedMarket, grid_offset_ms
+from tracker_pipeline.sandbox import bybit
+from tracker_pipeline.sandbox.market import Listing, Market, SimulatedMarket, grid_offset_ms
 from tracker_pipeline.sandbox.replay import ReplayBars
-from tracker_pipeline.sandbox.series import DAY_MS, MINUTE_MS, Bars
+from tracker_pipeline.sandbox.series import MINUTE_MS
 from tracker_pipeline.sandbox.streams import Streams
 
 __all__ = ["ReplayBars", "make_exchange_app"]
@@ -103,7 +104,7 @@ class _Api:
             listed = []
         first = _integer(query, "cursor", 0, low=0)
         size = len(listed) if category == "spot" else _integer(query, "limit", 500, low=1, high=1000)
-        shape = _spot_instrument if category == "spot" else _linear_instrument
+        shape = bybit.spot_instrument if category == "spot" else bybit.linear_instrument
         more = first + size < len(listed)
         return {
             "category": category,
@@ -123,14 +124,14 @@ class _Api:
         limit = _integer(query, "limit", 200, low=1, high=_MAX_BARS)
         start, end = _page(query, minutes, limit, now)
         found = self._market.bars(listing.name, minutes, start, end + 1, now)
-        return {"symbol": listing.name, "category": category, "list": _kline_rows(found, listing)}
+        return {"symbol": listing.name, "category": category, "list": bybit.kline_rows(found, listing)}
 
     def tickers(self, query: dict[str, str]) -> Json:
         """Prices of the last 24 hours of one symbol or all."""
         category = _category(query, *_EMPTY_CATEGORIES)
         listed = self._asked(query) if category in _CATEGORIES else []
         now = self._now_ms()
-        found = (ticker(self._market, listing, category, now) for listing in listed)
+        found = (bybit.ticker(self._market, listing, category, now) for listing in listed)
         return {"category": category, "list": [row for row in found if row is not None]}
 
     def recent_trades(self, query: dict[str, str]) -> Json:
@@ -139,19 +140,7 @@ class _Api:
         most = _MAX_TRADES[category]
         limit = _integer(query, "limit", min(500, most), low=1, high=most)
         found = self._market.trades(listing.name, now - _TRADES_WINDOW_MS, now + 1)[-limit:][::-1]
-        rows = [
-            {
-                "execId": str(number),
-                "symbol": listing.name,
-                "price": f"{price:.{listing.price_decimals}f}",
-                "size": f"{amount:.{listing.amount_decimals}f}",
-                "side": "Buy" if is_buy else "Sell",
-                "time": str(time_ms),
-                "isBlockTrade": False,
-            }
-            for number, time_ms, price, amount, is_buy in zip(*found.columns(), strict=True)
-        ]
-        return {"category": category, "list": rows}
+        return {"category": category, "list": bybit.recent_trades(found, listing)}
 
     def _asked(self, query: dict[str, str]) -> list[Listing]:
         return [self._listing(query)] if "symbol" in query else list(self._market.listings.values())
@@ -161,34 +150,6 @@ class _Api:
         if listing is None:
             raise BadRequestError("Not supported symbols")
         return listing
-
-
-def ticker(market: Market, listing: Listing, category: str, now_ms: int) -> Json | None:
-    """The rolling 24 hours of one symbol as Bybit words them, or None if nothing traded in them."""
-    step = market.finest_minutes(listing.name)
-    first_ms = now_ms - DAY_MS + step * MINUTE_MS
-    day = market.bars(listing.name, step, first_ms, now_ms + 1, now_ms)
-    if not len(day):
-        return None
-    price, amount = listing.price_decimals, listing.amount_decimals
-    last, opened, tick = day.close[-1], day.open[0], 10.0**-price
-    row = {
-        "symbol": listing.name,
-        "lastPrice": f"{last:.{price}f}",
-        "prevPrice24h": f"{opened:.{price}f}",
-        "price24hPcnt": f"{last / opened - 1:.6f}",
-        "highPrice24h": f"{day.high.max():.{price}f}",
-        "lowPrice24h": f"{day.low.min():.{price}f}",
-        "volume24h": f"{day.volume.sum():.{amount}f}",
-        "turnover24h": f"{day.turnover.sum():.4f}",
-        "bid1Price": f"{last - tick:.{price}f}",
-        "bid1Size": f"{day.volume[-1] + 10.0**-amount:.{amount}f}",
-        "ask1Price": f"{last + tick:.{price}f}",
-        "ask1Size": f"{day.volume[-1] + 10.0**-amount:.{amount}f}",
-    }
-    if category == "linear":
-        row |= {"markPrice": row["lastPrice"], "indexPrice": row["lastPrice"], "openInterestValue": "0"}
-    return row
 
 
 def _page(query: dict[str, str], minutes: int, limit: int, now_ms: int) -> tuple[int, int]:
@@ -207,59 +168,6 @@ def _page(query: dict[str, str], minutes: int, limit: int, now_ms: int) -> tuple
     if start > end and "start" in query:
         raise BadRequestError("Invalid startTime")
     return max(start, aligned(min(end, now_ms)) - length_ms), end
-
-
-def _kline_rows(found: Bars, listing: Listing) -> list[list[str]]:
-    price, amount = listing.price_decimals, listing.amount_decimals
-    rows = zip(*(column.tolist() for column in found[::-1].columns()), strict=True)
-    return [
-        [str(ms), *(f"{p:.{price}f}" for p in (o, h, low, c)), f"{volume:.{amount}f}", f"{turnover:.4f}"]
-        for ms, o, h, low, c, volume, turnover in rows
-    ]
-
-
-def _spot_instrument(listing: Listing) -> Json:
-    step = f"{10.0**-listing.amount_decimals:.{listing.amount_decimals}f}"
-    return {
-        "symbol": listing.name,
-        "baseCoin": listing.base,
-        "quoteCoin": QUOTE,
-        "innovation": "0",
-        "status": "Trading",
-        "marginTrading": "none",
-        "lotSizeFilter": {
-            "basePrecision": step,
-            "quotePrecision": "0.00000001",
-            "minOrderQty": step,
-            "maxOrderQty": "1000000000000",
-            "minOrderAmt": "1",
-            "maxOrderAmt": "4000000",
-        },
-        "priceFilter": {"tickSize": f"{10.0**-listing.price_decimals:.{listing.price_decimals}f}"},
-    }
-
-
-def _linear_instrument(listing: Listing) -> Json:
-    tick = f"{10.0**-listing.price_decimals:.{listing.price_decimals}f}"
-    step = f"{10.0**-listing.amount_decimals:.{listing.amount_decimals}f}"
-    return {
-        "symbol": listing.name,
-        "contractType": "LinearPerpetual",
-        "status": "Trading",
-        "baseCoin": listing.base,
-        "quoteCoin": QUOTE,
-        "settleCoin": QUOTE,
-        "launchTime": str(listing.listed_ms),
-        "deliveryTime": "0",
-        "deliveryFeeRate": "",
-        "priceScale": str(listing.price_decimals),
-        "leverageFilter": {"minLeverage": "1", "maxLeverage": "50.00", "leverageStep": "0.01"},
-        "priceFilter": {"minPrice": tick, "maxPrice": "1999999.8", "tickSize": tick},
-        "lotSizeFilter": {"minOrderQty": step, "maxOrderQty": "1000000000000", "qtyStep": step},
-        "unifiedMarginTrade": True,
-        "fundingInterval": 480,
-        "isPreListing": False,
-    }
 
 
 def _category(query: dict[str, str], *also: str) -> str:

@@ -131,7 +131,7 @@ def _minutes_of(frame: pl.DataFrame) -> pl.Expr:
 
 def _native(symbol: str) -> str:
     """BTCUSDT for BTCUSDT, BTC/USDT, BTC/USDT:USDT and BTC."""
-    pair = symbol.split(":")[0].upper()
+    pair = symbol.split(":", maxsplit=1)[0].upper()
     joined = pair.replace("/", "").replace("_", "").replace("-", "")
     if joined.endswith(QUOTE):
         return joined

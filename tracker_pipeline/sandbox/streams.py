@@ -14,9 +14,9 @@ from typing import Any
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
+from tracker_pipeline.sandbox import bybit
 from tracker_pipeline.sandbox.market import Listing, Market, grid_offset_ms
 from tracker_pipeline.sandbox.series import MINUTE_MS
-from tracker_pipeline.sandbox.tickers import ticker
 
 Json = dict[str, Any]
 
@@ -60,7 +60,7 @@ class Streams:
                     await connection.answer(message.data)
         finally:
             pushing.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
+            with contextlib.suppress(asyncio.CancelledError, ConnectionError):
                 await pushing
         return socket
 
@@ -97,7 +97,7 @@ class Streams:
         elif kind == "publicTrade":
             rows = self._trades(listing, since_ms, now_ms)
         else:
-            row = ticker(self._market, listing, category, now_ms)
+            row = bybit.ticker(self._market, listing, category, now_ms)
             rows = iter([] if row is None else [row])
         for data in rows:
             yield {"topic": topic, "type": "snapshot", "ts": now_ms, "data": data}
@@ -108,41 +108,15 @@ class Streams:
         step_ms, offset_ms = minutes * MINUTE_MS, grid_offset_ms(minutes)
         first_ms = (since_ms - offset_ms) // step_ms * step_ms + offset_ms
         first_ms = max(first_ms, now_ms - _MAX_CATCH_UP_BARS * step_ms)
-        price, amount = listing.price_decimals, listing.amount_decimals
         found = self._market.bars(listing.name, minutes, first_ms, now_ms + 1, now_ms)
-        for open_ms, o, h, low, c, volume, turnover in zip(*found.columns(), strict=True):
-            yield [
-                {
-                    "start": int(open_ms),
-                    "end": int(open_ms) + step_ms - 1,
-                    "interval": interval,
-                    "open": f"{o:.{price}f}",
-                    "close": f"{c:.{price}f}",
-                    "high": f"{h:.{price}f}",
-                    "low": f"{low:.{price}f}",
-                    "volume": f"{volume:.{amount}f}",
-                    "turnover": f"{turnover:.4f}",
-                    "confirm": bool(open_ms + step_ms <= now_ms),
-                    "timestamp": now_ms,
-                }
-            ]
+        for row in bybit.pushed_bars(found, listing, interval, step_ms, now_ms):
+            yield [row]
 
     def _trades(self, listing: Listing, since_ms: int, now_ms: int) -> Iterator[list[Json]]:
         first_ms = max(since_ms + 1, now_ms - _MAX_CATCH_UP_MS)
         found = self._market.trades(listing.name, first_ms, now_ms + 1)
         if len(found):
-            yield [
-                {
-                    "T": int(time_ms),
-                    "s": listing.name,
-                    "S": "Buy" if is_buy else "Sell",
-                    "v": f"{amount:.{listing.amount_decimals}f}",
-                    "p": f"{price:.{listing.price_decimals}f}",
-                    "i": str(number),
-                    "BT": False,
-                }
-                for number, time_ms, price, amount, is_buy in zip(*found.columns(), strict=True)
-            ]
+            yield bybit.pushed_trades(found, listing)
 
 
 class _Connection:

@@ -65,23 +65,14 @@ def write_part(table: Table, day: date, frame: pl.DataFrame, batch_id: str) -> P
     """
     relative = f"{table.schema}/{table.table}/day={day:%Y-%m-%d}/part-{batch_id}.parquet"
     target = lake_root() / relative
-    unfinished = target.with_suffix(".unfinished")
     ordered = table.conform(frame)
+    expected = content_hash(ordered, table)
     created_at = datetime.now(UTC)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        _write_synced(ordered, unfinished)
-        stored = pl.read_parquet(unfinished, hive_partitioning=False)
-        expected = content_hash(ordered, table)
-        if content_hash(table.conform(stored), table) != expected:
-            raise TransientError(f"{table.name} of {day}: the file read back differs from the rows written to it")
-        digest = hashlib.sha256(unfinished.read_bytes()).hexdigest()
-        unfinished.replace(target)
-        _sync_folder(target.parent)
+        digest = _write_proven(table, ordered, target, expected)
     except OSError as error:
         raise TransientError(f"the lake {lake_root()} cannot be written to: {error.strerror}") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
     times = ordered.get_column(table.time_column) if table.time_column else None
     return PartFile(
         batch_id=batch_id,
@@ -95,6 +86,22 @@ def write_part(table: Table, day: date, frame: pl.DataFrame, batch_id: str) -> P
         created_at=created_at,
         verified_at=datetime.now(UTC),
     )
+
+
+def _write_proven(table: Table, ordered: pl.DataFrame, target: Path, expected: str) -> str:
+    """Write under a temporary name, read back, compare, rename; return the SHA-256 of the file."""
+    unfinished = target.with_suffix(".unfinished")
+    try:
+        _write_synced(ordered, unfinished)
+        stored = pl.read_parquet(unfinished, hive_partitioning=False)
+        if content_hash(table.conform(stored), table) != expected:
+            raise TransientError(f"{target.name}: the file read back differs from the rows written to it")
+        digest = hashlib.sha256(unfinished.read_bytes()).hexdigest()
+        unfinished.replace(target)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    _sync_folder(target.parent)
+    return digest
 
 
 def discard_part(part: PartFile) -> None:

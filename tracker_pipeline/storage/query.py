@@ -21,19 +21,25 @@ def run_query(statement: str) -> duckdb.DuckDBPyRelation:
     Raises:
         PermanentError: the statement is not valid, or names a table that does not exist.
     """
-    connection = duckdb.connect(":memory:", config={"TimeZone": "UTC", "enable_external_access": "false"})
+    connection = duckdb.connect(":memory:")
+    connection.execute("SET TimeZone = 'UTC'")  # else the host's zone decides what a day is
+    connection.execute("SET enable_external_access = false")  # a query reads our tables, not the disk
     try:
+        _refuse_other_than_select(connection, statement)
         wanted = _tables_of(connection, statement)
         with snapshot() as cursor:
             for table in wanted:
                 rows = read_in_snapshot(cursor, table, None, None).collect()
                 _offer(connection, table, rows)
-        relation = connection.sql(statement)
+        return connection.sql(statement)
     except duckdb.Error as error:
         raise PermanentError(f"the query failed: {' '.join(str(error).split())}") from error
-    if relation is None:
-        raise PermanentError("the statement returns no rows: give one SELECT")
-    return relation
+
+
+def _refuse_other_than_select(connection: duckdb.DuckDBPyConnection, statement: str) -> None:
+    kinds = [part.type for part in connection.extract_statements(statement)]
+    if kinds != [duckdb.StatementType.SELECT]:
+        raise PermanentError("give one SELECT: tables are written by materializing assets, not by SQL")
 
 
 def _tables_of(connection: duckdb.DuckDBPyConnection, statement: str) -> list[Table]:

@@ -1,0 +1,205 @@
+"""Features of a day: from the series' daily closes and from BTC's daily bars, all of days that are over.
+
+What belongs here: formulas over whole UTC days. What does not: formulas over 15m bars (`feature_formulas.py`).
+"""
+
+import math
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+import numpy as np
+import polars as pl
+
+from tracker_pipeline.domain.bar_grid import SERIES, BarGrid
+from tracker_pipeline.domain.feature_formulas import Reason, Values, judge, needed
+from tracker_pipeline.domain.windows import (
+    FloatArray,
+    IntArray,
+    lag,
+    ratio,
+    window_count,
+    window_mean,
+    window_std,
+    window_sum,
+)
+
+DAY: Final = timedelta(days=1)
+# 31 closes make the 30 daily returns of the longest window.
+_CLOSES: Final = 31
+_PAD: Final = _CLOSES + 1
+_PAIRS: Final = 20
+
+
+def days_of(bars: pl.DataFrame) -> pl.DataFrame:
+    """One row per series and UTC day that has a bar: the close of the day's last bar, NULL where that is missing.
+
+    Args:
+        bars: checked 15m bars with `revision`.
+
+    Returns:
+        venue, symbol, ts (00:00 UTC of the day), close, corrections (of that last bar), sorted by key.
+    """
+    is_last = pl.col("ts").dt.time() == pl.time(23, 45)
+    return (
+        bars.group_by(*SERIES, pl.col("ts").dt.truncate("1d").alias("day"))
+        .agg(
+            pl.col("close").filter(is_last).first(),
+            (pl.col("revision") - 1).filter(is_last).sum().alias("corrections"),
+        )
+        .rename({"day": "ts"})
+        .sort(*SERIES, "ts")
+    )
+
+
+@dataclass(frozen=True)
+class Reference:
+    """BTC's daily bars on the days of a grid of daily closes.
+
+    Attributes:
+        close: close of each grid slot's day, NaN where there is no bar.
+        corrections: revisions beyond the first of that bar.
+        available_us: for each slot, when its bar is known, microseconds since 1970; 0 where there is none.
+    """
+
+    close: FloatArray
+    corrections: FloatArray
+    available_us: IntArray
+
+    @classmethod
+    def on(cls, days: pl.DataFrame, grid: BarGrid, reference: pl.DataFrame) -> "Reference":
+        """Lay the daily bars beside every series of the grid, by date."""
+        size = grid.size
+        close, corrections, available = np.full(size, np.nan), np.zeros(size), np.zeros(size, np.int64)
+        if days.height and reference.height:
+            shift = grid.slot - days["ts"].to_physical().to_numpy() // _MICROSECONDS_PER_DAY
+            starts = np.flatnonzero(np.r_[True, shift[1:] != shift[:-1]])
+            ends = np.r_[starts[1:], len(shift)] - 1
+            date = reference["ts"].to_physical().to_numpy() // _MICROSECONDS_PER_DAY
+            closes, known = reference["close"].to_numpy(), reference["available_at"].to_physical().to_numpy()
+            corrected = reference["revision"].cast(pl.Float64).to_numpy() - 1.0
+            for start, end in zip(starts, ends, strict=True):
+                slot = date + shift[start]
+                inside = (slot >= grid.slot[start] - _PAD) & (slot <= grid.slot[end])
+                close[slot[inside]] = closes[inside]
+                corrections[slot[inside]] = corrected[inside]
+                available[slot[inside]] = known[inside]
+        return cls(close, corrections, available)
+
+
+_MICROSECONDS_PER_DAY: Final = DAY // timedelta(microseconds=1)
+
+
+def _returns(close: FloatArray) -> FloatArray:
+    return ratio(close, lag(close, 1)) - 1.0
+
+
+def _volatility(close: FloatArray, days: int) -> FloatArray:
+    return 100.0 * math.sqrt(365) * window_std(_returns(close), days, ddof=1)
+
+
+def _change(close: FloatArray, days: int) -> FloatArray:
+    return 100.0 * (ratio(close, lag(close, days)) - 1.0)
+
+
+def _correlation(left: FloatArray, right: FloatArray, width: int) -> tuple[FloatArray, FloatArray]:
+    """Pearson correlation of pairs over the last `width`, NaN where either side is flat, and the number of pairs."""
+    paired = ~np.isnan(left) & ~np.isnan(right)
+    left, right = np.where(paired, left, np.nan), np.where(paired, right, np.nan)
+    left_mean, right_mean = window_mean(left, width), window_mean(right, width)
+    products, left_squares, right_squares = (np.zeros_like(left) for _ in range(3))
+    for steps in range(width):
+        left_off = lag(left, steps) - left_mean
+        right_off = lag(right, steps) - right_mean
+        products += np.nan_to_num(left_off * right_off)
+        left_squares += np.nan_to_num(left_off * left_off)
+        right_squares += np.nan_to_num(right_off * right_off)
+    correlation = ratio(products, np.sqrt(left_squares * right_squares))
+    return np.clip(correlation, -1.0, 1.0), window_count(left, width)
+
+
+class DayFeatures:
+    """Computes the features of each series' days; those of a day come from days before it.
+
+    Args:
+        days: what `days_of` returned.
+        reference: BTC's checked daily bars, or None.
+    """
+
+    def __init__(self, days: pl.DataFrame, reference: pl.DataFrame | None) -> None:
+        self._days = days
+        grid = BarGrid.place(days, DAY, pad=_PAD)
+        self._rows = grid.slot - 1  # the day before
+        self._close = grid.spread(days["close"])
+        self._corrections = np.nan_to_num(grid.spread(days["corrections"]))
+        bars = reference if reference is not None else _NO_REFERENCE
+        self._reference = Reference.on(days, grid, bars)
+        self._first = self._first_close()
+
+    def _first_close(self) -> IntArray:
+        window = self._rows[:, None] - np.arange(_CLOSES)[::-1][None, :]
+        present = ~np.isnan(self._close[window])
+        first = np.where(present.any(axis=1), np.argmax(present, axis=1), _CLOSES)
+        return self._rows - _CLOSES + 1 + first
+
+    def _own(self, flat: FloatArray, lacking: FloatArray, width: int) -> Values:
+        rows = self._rows
+        return judge(flat[rows], lacking[rows] > 0, rows - width + 1 < self._first, Reason.FLAT)
+
+    def _against(self, own: Values, reference: FloatArray) -> Values:
+        """Values that need BTC as well: NULL for that reason only where the series itself would have allowed it."""
+        unknown = np.isnan(reference[self._rows]) & (own.reasons == Reason.NONE)
+        reasons = np.where(unknown, Reason.NO_REFERENCE, own.reasons).astype(np.uint8)
+        return Values(np.where(reasons == Reason.NONE, own.values, np.nan), reasons)
+
+    def _of_reference(self, flat: FloatArray, lacking: FloatArray | None = None) -> Values:
+        values = flat[self._rows] if lacking is None else np.where(lacking[self._rows] > 0, np.nan, flat[self._rows])
+        reasons = np.where(np.isnan(values), Reason.NO_REFERENCE, Reason.NONE).astype(np.uint8)
+        return Values(values, reasons)
+
+    def compute(self) -> dict[str, Values]:
+        """All features of this module for each row of the days, by name."""
+        close, btc = self._close, self._reference.close
+        return {
+            **{f"vol_{n}d": self._own(_volatility(close, n), _short(close, n), n) for n in (7, 30)},
+            "btc_ret_1d": self._of_reference(_change(btc, 1)),
+            **{f"btc_vol_{n}d": self._of_reference(_volatility(btc, n), _short(btc, n)) for n in (7, 30)},
+            **{f"rel_btc_{n}d": self._relative(n) for n in (7, 30)},
+            "corr_btc_30d": self._correlated(30),
+        }
+
+    def _relative(self, days: int) -> Values:
+        own, btc = _change(self._close, days), _change(self._reference.close, days)
+        judged = self._own(own - np.nan_to_num(btc), np.isnan(own).astype(np.float64), days + 1)
+        return self._against(judged, btc)
+
+    def _correlated(self, days: int) -> Values:
+        own, btc = _returns(self._close), _returns(self._reference.close)
+        correlation, pairs = _correlation(own, btc, days)
+        short = (window_count(own, days) < _PAIRS).astype(np.float64)
+        judged = self._own(correlation, short, days)
+        return self._against(judged, np.where(pairs < _PAIRS, np.nan, 0.0))
+
+    def reference_available_us(self) -> IntArray:
+        """For each row, when the newest BTC bar it may use is known, microseconds since 1970; 0 for none."""
+        return self._reference.available_us[self._rows]
+
+    def corrections(self, *, older_than_days: int) -> IntArray:
+        """For each row, revisions beyond the first among daily closes older than so many days, and BTC's bars."""
+        old = lag(window_sum(self._corrections, _CLOSES - older_than_days), older_than_days, 0.0)
+        reference = window_sum(self._reference.corrections, _CLOSES)
+        return (old + reference)[self._rows].astype(np.int64)
+
+
+def _short(close: FloatArray, width: int) -> FloatArray:
+    return (window_count(close, width) < needed(width)).astype(np.float64)
+
+
+_NO_REFERENCE: Final = pl.DataFrame(
+    schema={
+        "ts": pl.Datetime("us", "UTC"),
+        "close": pl.Float64,
+        "available_at": pl.Datetime("us", "UTC"),
+        "revision": pl.Int64,
+    }
+)
