@@ -56,11 +56,15 @@ def known_bars(
     step = duration(timeframe)
     has_availability = "available_at" in bars.columns
     bars = bars.with_columns(_aware(bars, "ts"), pl.col(*columns).cast(pl.Float64)).with_columns(
-        _aware(bars, "available_at") if has_availability else (pl.col("ts") + step + GRACE[timeframe]).alias("available_at")
+        _aware(bars, "available_at")
+        if has_availability
+        else (pl.col("ts") + step + GRACE[timeframe]).alias("available_at")
     )
     off_grid = bars.filter(pl.col("ts").dt.truncate(step) != pl.col("ts"))
     if off_grid.height:
-        raise ValueError(f"{off_grid.height} bars are not on the {timeframe} grid, first at {off_grid['ts'][0]}")
+        raise ValueError(
+            f"{off_grid.height} bars are not on the {timeframe} grid, first at {off_grid['ts'][0]}"
+        )
     if as_of is not None:
         if as_of.tzinfo is None:
             raise ValueError("as_of must be an aware time")
@@ -92,7 +96,9 @@ class BarGrid:
     step: timedelta
 
     @classmethod
-    def place(cls, bars: pl.DataFrame, step: timedelta, *, pad: int, key: Sequence[str] = SERIES) -> "BarGrid":
+    def place(
+        cls, bars: pl.DataFrame, step: timedelta, *, pad: int, key: Sequence[str] = SERIES
+    ) -> "BarGrid":
         """Lay out bars that `known_bars` returned.
 
         Args:

@@ -82,20 +82,37 @@ CATALOGUE: Final[tuple[Feature, ...]] = (
     _bars("dist_support", "100 * (c / lowest l of 20 bars - 1)", 20, "%"),
     _bars("dist_resistance", "100 * (c / highest h of the 20 bars before - 1)", 21, "%"),
     _bars("stoch_k", "100 * (c - lowest l) / (highest h - lowest l) of 14 bars", 14, "0-100", "Lane, %K"),
-    _bars("atr_14", "100 * Wilder average of 14 true ranges / c", 14, "% of close", _WILDER, recursive_over=14),
+    _bars(
+        "atr_14", "100 * Wilder average of 14 true ranges / c", 14, "% of close", _WILDER, recursive_over=14
+    ),
     _bars("vol_4h", "sample deviation of 16 bar returns * sqrt(35040) * 100", 17, "% per year"),
     _bars("vol_24h", "sample deviation of 96 bar returns * sqrt(35040) * 100", 97, "% per year"),
     _bars("volume_ratio", "v / mean v of the 96 bars before", 97, "ratio"),
     _bars("volume_sma_ratio", "v / mean v of 20 bars", 20, "ratio"),
     _bars("flow_24h", "sum of sign(c - c[15m before]) * v / sum of v over 96 bars", 97, "-1 to 1"),
-    _days("vol_7d", "sample deviation of the last 7 daily returns before the day * sqrt(365) * 100", 8, "% per year"),
-    _days("vol_30d", "sample deviation of the last 30 daily returns before the day * sqrt(365) * 100", 31, "% per year"),
+    _days(
+        "vol_7d",
+        "sample deviation of the last 7 daily returns before the day * sqrt(365) * 100",
+        8,
+        "% per year",
+    ),
+    _days(
+        "vol_30d",
+        "sample deviation of the last 30 daily returns before the day * sqrt(365) * 100",
+        31,
+        "% per year",
+    ),
     _days("btc_ret_1d", "100 * (BTC close of the day before / of one day earlier - 1)", 2, "%"),
     _days("btc_vol_7d", "vol_7d of BTC", 8, "% per year"),
     _days("btc_vol_30d", "vol_30d of BTC", 31, "% per year"),
     _days("rel_btc_7d", "change over the last 7 whole days less that of BTC", 8, "percentage points"),
     _days("rel_btc_30d", "change over the last 30 whole days less that of BTC", 31, "percentage points"),
-    _days("corr_btc_30d", "Pearson correlation with BTC of 30 daily returns by date, 20 pairs or more", 31, "-1 to 1"),
+    _days(
+        "corr_btc_30d",
+        "Pearson correlation with BTC of 30 daily returns by date, 20 pairs or more",
+        31,
+        "-1 to 1",
+    ),
     Feature("hour_sin", "sin(2 pi * UTC hour / 24)", _NONE, "-1 to 1", _SPEC, _NONE),
     Feature("hour_cos", "cos(2 pi * UTC hour / 24)", _NONE, "-1 to 1", _SPEC, _NONE),
     Feature("weekday", "UTC day of the week, Monday 0", _NONE, "0-6", _SPEC, _NONE),
@@ -103,6 +120,5 @@ CATALOGUE: Final[tuple[Feature, ...]] = (
 
 # Raise the number when the computation changes while its description does not; the hash follows the descriptions.
 _COMPUTATION: Final = 1
-FEATURE_SET_VERSION: Final = (
-    f"{_COMPUTATION}-{hashlib.sha256(repr([astuple(feature) for feature in CATALOGUE]).encode()).hexdigest()[:8]}"
-)
+_DEFINITIONS: Final = repr([astuple(feature) for feature in CATALOGUE])
+FEATURE_SET_VERSION: Final = f"{_COMPUTATION}-{hashlib.sha256(_DEFINITIONS.encode()).hexdigest()[:8]}"

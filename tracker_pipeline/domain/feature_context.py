@@ -14,6 +14,7 @@ import polars as pl
 from tracker_pipeline.domain.bar_grid import SERIES, BarGrid
 from tracker_pipeline.domain.feature_formulas import Reason, Values, judge, needed
 from tracker_pipeline.domain.windows import (
+    BoolArray,
     FloatArray,
     IntArray,
     lag,
@@ -29,6 +30,7 @@ DAY: Final = timedelta(days=1)
 _CLOSES: Final = 31
 _PAD: Final = _CLOSES + 1
 _PAIRS: Final = 20
+_MICROSECONDS_PER_DAY: Final = DAY // timedelta(microseconds=1)
 
 
 def days_of(bars: pl.DataFrame) -> pl.DataFrame:
@@ -87,9 +89,6 @@ class Reference:
         return cls(close, corrections, available)
 
 
-_MICROSECONDS_PER_DAY: Final = DAY // timedelta(microseconds=1)
-
-
 def _returns(close: FloatArray) -> FloatArray:
     return ratio(close, lag(close, 1)) - 1.0
 
@@ -100,6 +99,10 @@ def _volatility(close: FloatArray, days: int) -> FloatArray:
 
 def _change(close: FloatArray, days: int) -> FloatArray:
     return 100.0 * (ratio(close, lag(close, days)) - 1.0)
+
+
+def _short(close: FloatArray, width: int) -> BoolArray:
+    return window_count(close, width) < needed(width)
 
 
 def _correlation(left: FloatArray, right: FloatArray, width: int) -> tuple[FloatArray, FloatArray]:
@@ -142,27 +145,28 @@ class DayFeatures:
         first = np.where(present.any(axis=1), np.argmax(present, axis=1), _CLOSES)
         return self._rows - _CLOSES + 1 + first
 
-    def _own(self, flat: FloatArray, lacking: FloatArray, width: int) -> Values:
+    def _own(self, flat: FloatArray, lacking: BoolArray, width: int) -> Values:
         rows = self._rows
-        return judge(flat[rows], lacking[rows] > 0, rows - width + 1 < self._first, Reason.FLAT)
+        return judge(flat[rows], lacking[rows], rows - width + 1 < self._first, Reason.FLAT)
 
-    def _against(self, own: Values, reference: FloatArray) -> Values:
+    def _against(self, own: Values, unknown_reference: BoolArray) -> Values:
         """Values that need BTC as well: NULL for that reason only where the series itself would have allowed it."""
-        unknown = np.isnan(reference[self._rows]) & (own.reasons == Reason.NONE)
+        unknown = unknown_reference[self._rows] & (own.reasons == Reason.NONE)
         reasons = np.where(unknown, Reason.NO_REFERENCE, own.reasons).astype(np.uint8)
         return Values(np.where(reasons == Reason.NONE, own.values, np.nan), reasons)
 
-    def _of_reference(self, flat: FloatArray, lacking: FloatArray | None = None) -> Values:
-        values = flat[self._rows] if lacking is None else np.where(lacking[self._rows] > 0, np.nan, flat[self._rows])
-        reasons = np.where(np.isnan(values), Reason.NO_REFERENCE, Reason.NONE).astype(np.uint8)
-        return Values(values, reasons)
+    def _of_reference(self, flat: FloatArray, lacking: BoolArray) -> Values:
+        values = flat[self._rows]
+        early = np.zeros(len(values), np.bool_)
+        judged = judge(values, lacking[self._rows], early, Reason.NO_REFERENCE)
+        return Values(judged.values, np.where(judged.reasons > 0, Reason.NO_REFERENCE, 0).astype(np.uint8))
 
     def compute(self) -> dict[str, Values]:
         """All features of this module for each row of the days, by name."""
         close, btc = self._close, self._reference.close
         return {
             **{f"vol_{n}d": self._own(_volatility(close, n), _short(close, n), n) for n in (7, 30)},
-            "btc_ret_1d": self._of_reference(_change(btc, 1)),
+            "btc_ret_1d": self._of_reference(_change(btc, 1), np.isnan(btc)),
             **{f"btc_vol_{n}d": self._of_reference(_volatility(btc, n), _short(btc, n)) for n in (7, 30)},
             **{f"rel_btc_{n}d": self._relative(n) for n in (7, 30)},
             "corr_btc_30d": self._correlated(30),
@@ -170,29 +174,25 @@ class DayFeatures:
 
     def _relative(self, days: int) -> Values:
         own, btc = _change(self._close, days), _change(self._reference.close, days)
-        judged = self._own(own - np.nan_to_num(btc), np.isnan(own).astype(np.float64), days + 1)
-        return self._against(judged, btc)
+        judged = self._own(own - np.nan_to_num(btc), np.isnan(own), days + 1)
+        return self._against(judged, np.isnan(btc))
 
     def _correlated(self, days: int) -> Values:
         own, btc = _returns(self._close), _returns(self._reference.close)
         correlation, pairs = _correlation(own, btc, days)
-        short = (window_count(own, days) < _PAIRS).astype(np.float64)
-        judged = self._own(correlation, short, days)
-        return self._against(judged, np.where(pairs < _PAIRS, np.nan, 0.0))
+        few = pairs < _PAIRS
+        judged = self._own(np.where(few, 0.0, correlation), window_count(own, days) < _PAIRS, days)
+        return self._against(judged, few)
 
     def reference_available_us(self) -> IntArray:
         """For each row, when the newest BTC bar it may use is known, microseconds since 1970; 0 for none."""
         return self._reference.available_us[self._rows]
 
-    def corrections(self, *, older_than_days: int) -> IntArray:
-        """For each row, revisions beyond the first among daily closes older than so many days, and BTC's bars."""
-        old = lag(window_sum(self._corrections, _CLOSES - older_than_days), older_than_days, 0.0)
+    def corrections(self, *, but_last: int) -> IntArray:
+        """For each row, corrections of its daily closes, all but the newest ones, and of BTC's bars."""
+        old = lag(window_sum(self._corrections, _CLOSES - but_last), but_last, 0.0)
         reference = window_sum(self._reference.corrections, _CLOSES)
         return (old + reference)[self._rows].astype(np.int64)
-
-
-def _short(close: FloatArray, width: int) -> FloatArray:
-    return (window_count(close, width) < needed(width)).astype(np.float64)
 
 
 _NO_REFERENCE: Final = pl.DataFrame(

@@ -161,16 +161,23 @@ class BarFeatures:
         self._rows = grid.slot[wanted]
         self._lanes = _Lanes.of(grid.day_slot[wanted])
         self._first = self._first_bar()
+        self._counts: dict[int, FloatArray] = {}
 
     def _first_bar(self) -> IntArray:
         """For each row, the position of the first bar of its lane: what lies before is warm-up, not a gap."""
-        first = [group[0] + np.argmax(~np.isnan(self._close[group]), axis=0) for group in self._lanes.groups()]
+        first = [
+            group[0] + np.argmax(~np.isnan(self._close[group]), axis=0) for group in self._lanes.groups()
+        ]
         return np.concatenate(first)[self._lanes.row]
 
-    def _windowed(self, flat: FloatArray, width: int, undefined: Reason = Reason.GAP, *, prior: bool = False) -> Values:
+    def _windowed(
+        self, flat: FloatArray, width: int, undefined: Reason = Reason.GAP, *, prior: bool = False
+    ) -> Values:
         """Values over the last `width` bars, or over the `width` bars before the row where `prior`."""
         rows = self._rows - int(prior)
-        lacking = window_count(self._close, width)[rows] < needed(width)
+        if width not in self._counts:
+            self._counts[width] = window_count(self._close, width)
+        lacking = self._counts[width][rows] < needed(width)
         return judge(flat[self._rows], lacking, rows - width + 1 < self._first, undefined)
 
     def _change(self, bars: int) -> Values:

@@ -7,7 +7,7 @@ Spot and linear (perpetual) symbols are listed side by side with the same prices
 delayed or refused in one place: a middleware added to the returned application sees every request.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -34,6 +34,7 @@ _MAX_TRADES: Final = {"spot": 60, "linear": 1000}
 _TRADES_WINDOW_MS: Final = 120 * MINUTE_MS
 
 Json = dict[str, Any]
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class BadRequestError(Exception):
@@ -187,9 +188,7 @@ def _integer(query: dict[str, str], name: str, default: int, *, low: int, high: 
     return int(text) if high is None else min(int(text), high)
 
 
-def _handler(
-    answer: Callable[[dict[str, str]], Json], now_ms: Callable[[], int]
-) -> Callable[[web.Request], Any]:
+def _handler(answer: Callable[[dict[str, str]], Json], now_ms: Callable[[], int]) -> Handler:
     async def handle(request: web.Request) -> web.Response:
         return _reply(0, "OK", answer(dict(request.query)), now_ms())
 
@@ -198,7 +197,7 @@ def _handler(
 
 def _bybit_errors(now_ms: Callable[[], int]) -> Any:
     @web.middleware
-    async def catch(request: web.Request, handler: Callable[[web.Request], Any]) -> web.StreamResponse:
+    async def catch(request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
             return await handler(request)
         except BadRequestError as error:

@@ -204,8 +204,9 @@ def _volume_units(coin: Coin, move: Floats, activity: Floats, first: int, last: 
     slow = smooth(stream(coin.key, "busy hours"), 6, first, last)[:-1]  # a lattice of 64 minutes
     fast = gauss(stream(coin.key, "volume"), first, last - 1)
     amount = coin.amount_per_minute * activity * np.exp(0.7 * slow + 0.4 * fast) * (0.3 + 0.5 * move)
-    units = np.rint(amount * 10**coin.amount_decimals).astype(np.int64)
-    return np.maximum(units, TRADES_PER_MINUTE)  # every trade of the minute takes at least one unit
+    units: Ints = np.rint(amount * 10**coin.amount_decimals).astype(np.int64)
+    units[units < TRADES_PER_MINUTE] = TRADES_PER_MINUTE  # every trade of the minute takes at least one unit
+    return units
 
 
 def _trade_prices(minutes: Bars, noise: Hashes, decimals: int) -> Floats:
@@ -229,7 +230,8 @@ def _trade_amounts(minutes: Bars, noise: Hashes, decimals: int) -> Floats:
     spare = (units - noise.shape[1])[:, None]
     parts = 1 + np.floor(spare * weight / weight.sum(axis=1, keepdims=True)).astype(np.int64)
     parts[:, -1] += units - parts.sum(axis=1)
-    return parts / 10**decimals
+    amounts: Floats = parts / 10**decimals
+    return amounts
 
 
 def _bar_of(found: Trades, open_ms: int, coin: Coin) -> Bars:

@@ -124,9 +124,9 @@ def _minutes_of(frame: pl.DataFrame) -> pl.Expr:
         return pl.col(named).replace_strict(lengths).alias("minutes")
     steps = frame.sort("name", "open_ms").select(pl.col("open_ms").diff().over("name")).to_series()
     smallest = steps.filter(steps > 0).min()
-    if smallest is None:
+    if not isinstance(smallest, int):
         raise ValueError("a replay file needs a column timeframe, or two bars of some symbol")
-    return pl.lit(int(smallest) // MINUTE_MS).alias("minutes")
+    return pl.lit(smallest // MINUTE_MS).alias("minutes")
 
 
 def _native(symbol: str) -> str:

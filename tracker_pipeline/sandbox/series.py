@@ -6,7 +6,7 @@ from (`prices.py`, `replay.py`) and how they are served (`exchange.py`).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +40,7 @@ class Bars:
     def __getitem__(self, rows: slice) -> "Bars":
         return Bars(*(column[rows] for column in self.columns()))
 
-    def columns(self) -> tuple[NDArray, ...]:
+    def columns(self) -> tuple[NDArray[Any], ...]:
         """The arrays in the order of the fields."""
         return self.open_ms, self.open, self.high, self.low, self.close, self.volume, self.turnover
 
@@ -69,7 +69,7 @@ class Trades:
     def __getitem__(self, rows: slice | NDArray[np.bool_]) -> "Trades":
         return Trades(*(column[rows] for column in self.columns()))
 
-    def columns(self) -> tuple[NDArray, ...]:
+    def columns(self) -> tuple[NDArray[Any], ...]:
         """The arrays in the order of the fields."""
         return self.id, self.time_ms, self.price, self.amount, self.is_buy
 
@@ -100,8 +100,8 @@ def roll_up(fine: Bars, step_ms: int, offset_ms: int = 0) -> Bars:
         low=np.minimum.reduceat(fine.low, first),
         close=fine.close[last],
         # Amounts have at most 8 decimals; rounding takes away what adding floats has put behind them.
-        volume=np.round(np.add.reduceat(fine.volume, first), 8),
-        turnover=np.round(np.add.reduceat(fine.turnover, first), 8),
+        volume=np.asarray(np.add.reduceat(fine.volume, first)).round(8),
+        turnover=np.asarray(np.add.reduceat(fine.turnover, first)).round(8),
     )
 
 

@@ -92,13 +92,14 @@ class Streams:
         """What has happened in (since_ms, now_ms] under a topic, as messages in order."""
         kind, *rest = topic.split(".")
         listing = self._market.listings[rest[-1]]
+        rows: Iterator[Any]
         if kind == "kline":
             rows = self._kline(rest[0], listing, since_ms, now_ms)
         elif kind == "publicTrade":
             rows = self._trades(listing, since_ms, now_ms)
         else:
             row = bybit.ticker(self._market, listing, category, now_ms)
-            rows = iter([] if row is None else [row])
+            rows = iter(()) if row is None else iter((row,))
         for data in rows:
             yield {"topic": topic, "type": "snapshot", "ts": now_ms, "data": data}
 

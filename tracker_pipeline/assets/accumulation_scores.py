@@ -1,0 +1,112 @@
+"""Whether the watched addresses gained or lost since a day, a week and a month before each hour."""
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import dagster as dg
+import polars as pl
+
+from tracker_pipeline import keys
+from tracker_pipeline.assets.declaration import hour_of, table_asset
+from tracker_pipeline.domain import schemas
+from tracker_pipeline.domain.accumulation import accumulation_score, find_baseline
+from tracker_pipeline.partitions import HOURLY
+from tracker_pipeline.resources.failures import classified
+from tracker_pipeline.settings import get_config
+from tracker_pipeline.storage import scan
+from tracker_pipeline.storage.io_managers import PartitionFrames
+
+_SNAPSHOTS: Final = schemas.WHALE_BALANCE_SNAPSHOTS.name
+# A baseline may lie an hour beside the ideal one; further away it would measure another period.
+_TOLERANCE: Final = timedelta(minutes=60)
+# Below this share of known balances a sum says more about the node than about the whales.
+_LEAST_COVERAGE: Final = 0.70
+
+
+@table_asset(
+    schemas.ACCUMULATION_SCORES,
+    kinds={"polars"},
+    partitions=HOURLY,
+    deps=[keys.WHALE_BALANCE_SNAPSHOTS],
+    description="Change of the watched addresses' balances over 24 h, 7 d and 30 d, in exact arithmetic over the"
+    " addresses known on both sides. Where no snapshot lies near the look-back the status is no_baseline.",
+)
+def accumulation_scores(context: dg.AssetExecutionContext) -> PartitionFrames:
+    """Score the hours of the run one after the other."""
+    return PartitionFrames(_hours(context))
+
+
+def _hours(context: dg.AssetExecutionContext) -> Iterator[tuple[str, pl.DataFrame]]:
+    with classified():
+        network = get_config().chain.network
+        for key in context.partition_keys:
+            hour = hour_of(key)
+            current = _snapshot(network, hour)
+            rows = [
+                _score(network, hour, timedelta(hours=hours), current) for hours in get_config().chain.lookback_hours
+            ]
+            frame = pl.DataFrame(rows, schema=schemas.ACCUMULATION_SCORES.polars_schema, orient="row")
+            day = frame.row(0, named=True)
+            context.add_asset_metadata(
+                {"score_pct over the first look-back": str(day["score_pct"]), "status": day["status"]},
+                partition_key=key,
+            )
+            yield key, frame.with_columns(run_id=pl.lit(context.run.run_id))
+
+
+def _score(network: str, hour: datetime, lookback: timedelta, current: pl.DataFrame) -> dict[str, Any]:
+    runs = _snapshot_times(network, hour - lookback - _TOLERANCE, hour - lookback + _TOLERANCE)
+    at = find_baseline(runs, at=hour, lookback=lookback, tolerance=_TOLERANCE)
+    baseline = _snapshot(network, at) if at else current.clear()
+    result = accumulation_score(current, baseline, steth_rate=None)
+    status = "no_baseline" if at is None else "low_coverage" if _coverage(current) < _LEAST_COVERAGE else "ok"
+    return {
+        **_as_text(result),
+        "network": network,
+        "snapshot_timestamp": hour,
+        "lookback_hours": int(lookback / timedelta(hours=1)),
+        "tags": [],
+        "status": status,
+        "baseline_timestamp": at,
+        "elapsed_seconds": _elapsed_seconds(current, baseline),
+        "run_id": "",
+    }
+
+
+def _snapshot(network: str, hour: datetime) -> pl.DataFrame:
+    return scan(
+        _SNAPSHOTS, hour, hour + timedelta(hours=1), predicate=pl.col("network") == network
+    ).collect()
+
+
+def _snapshot_times(network: str, start: datetime, end: datetime) -> list[datetime]:
+    times = scan(
+        _SNAPSHOTS,
+        start,
+        end + timedelta(microseconds=1),
+        predicate=pl.col("network") == network,
+        columns=["snapshot_timestamp"],
+    )
+    return times.unique().collect().get_column("snapshot_timestamp").to_list()
+
+
+def _coverage(current: pl.DataFrame) -> float:
+    return 1 - current.get_column("balance").null_count() / max(1, current.height)
+
+
+def _elapsed_seconds(current: pl.DataFrame, baseline: pl.DataFrame) -> int | None:
+    if current.is_empty() or baseline.is_empty():
+        return None
+    elapsed = current.item(0, "block_timestamp") - baseline.item(0, "block_timestamp")
+    return int(elapsed.total_seconds())
+
+
+def _as_text(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Exact numbers travel through frames as decimal text."""
+    exact = {schemas.ColumnType.NUMERIC, schemas.ColumnType.WEI}
+    columns = schemas.ACCUMULATION_SCORES.column_by_name
+    return {
+        name: str(value) if value is not None and columns[name].type in exact else value
+        for name, value in result.items()
+    }

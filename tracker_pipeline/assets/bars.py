@@ -1,0 +1,133 @@
+"""Closed OHLC bars: fetched from the exchange, or rolled up from finer ones where the exchange is not ours to ask.
+
+A symbol whose venue is the configured exchange is fetched. Symbols of other venues came from files
+(`tracker import-bars`) at one timeframe; their longer bars are rolled up from 15m bars, complete ones only.
+"""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+import dagster as dg
+import polars as pl
+
+from tracker_pipeline import keys
+from tracker_pipeline.assets.declaration import blocks_of_days, day_of, table_asset
+from tracker_pipeline.domain.bars import resample
+from tracker_pipeline.domain.schemas import BARS
+from tracker_pipeline.domain.timeframes import TIMEFRAMES
+from tracker_pipeline.partitions import DAILY
+from tracker_pipeline.resources.clients import ExchangeResource
+from tracker_pipeline.resources.errors import PermanentError, TransientError
+from tracker_pipeline.resources.failures import classified
+from tracker_pipeline.storage import scan
+from tracker_pipeline.storage.io_managers import PartitionFrames
+
+if TYPE_CHECKING:
+    from tracker_pipeline.resources.exchange import Fetched
+
+_FINEST: Final = "15m"
+# 30 days of 15m bars of 90 symbols are 259,200 rows, about 40 MB; a block is also what a broken run repeats.
+_BLOCK: Final = timedelta(days=30)
+
+_DESCRIPTIONS: Final = {
+    "15m": "Closed 15-minute bars of every instrument: what features, regimes and labels are computed from.",
+    "1h": "Closed hourly bars of every instrument.",
+    "1d": "Closed daily bars of every instrument, UTC days; a day's bar is known 10 minutes after midnight.",
+}
+
+
+def _bars_asset(timeframe: str) -> dg.AssetsDefinition:
+    table = BARS[timeframe]
+
+    @table_asset(
+        table,
+        kinds={"polars"},
+        partitions=DAILY,
+        deps=[keys.INSTRUMENTS, *([] if timeframe == _FINEST else [keys.OHLC_15M])],
+        pool="exchange",
+        description=_DESCRIPTIONS[timeframe],
+    )
+    def bars(context: dg.AssetExecutionContext, exchange: ExchangeResource) -> PartitionFrames:
+        """Fetch or roll up the bars of the run's days, block by block."""
+        return PartitionFrames(_days(context, exchange, timeframe))
+
+    return bars
+
+
+def _days(
+    context: dg.AssetExecutionContext, exchange: ExchangeResource, timeframe: str
+) -> Iterator[tuple[str, pl.DataFrame]]:
+    with classified():
+        instruments = scan("market.instruments").collect()
+        for start, end, day_keys in blocks_of_days(context, _BLOCK):
+            frame = pl.concat(
+                [
+                    _fetched(context, exchange, instruments, timeframe, start, end),
+                    _rolled_up(context, exchange.venue, timeframe, start, end),
+                ]
+            )
+            for key in day_keys:
+                day = day_of(key)
+                yield key, frame.filter(pl.col("ts").is_between(day, day + timedelta(days=1), closed="left"))
+
+
+def _fetched(
+    context: dg.AssetExecutionContext,
+    exchange: ExchangeResource,
+    instruments: pl.DataFrame,
+    timeframe: str,
+    start: datetime,
+    end: datetime,
+) -> pl.DataFrame:
+    """Closed bars of the exchange's own instruments; a symbol that fails fails the block, never leaves a hole."""
+    symbols = instruments.filter(
+        pl.col("venue") == exchange.venue, pl.col("listed_to").is_null() | (pl.col("listed_to") > start)
+    ).get_column("symbol")
+    if symbols.is_empty():
+        return BARS[timeframe].polars_schema.to_frame()
+    answers = exchange.client().bars_many(symbols.to_list(), timeframe, start, end)
+    _refuse_failures(list(answers.values()))
+    frame = pl.concat(answer.frame for answer in answers.values())
+    return _with_provenance(frame, timeframe, context.run.run_id)
+
+
+def _refuse_failures(answers: list["Fetched"]) -> None:
+    failed = [answer for answer in answers if answer.message and answer.outcome.name in ("RETRYABLE", "FATAL")]
+    if not failed:
+        return
+    # One permanent failure is not cured by the retry that the transient ones would get.
+    permanent = [answer for answer in failed if answer.outcome.name == "FATAL"]
+    kind = PermanentError if permanent else TransientError
+    first = (permanent or failed)[0]
+    raise kind(
+        f"{len(failed)} of {len(answers)} symbols could not be fetched ({', '.join(a.symbol for a in failed[:5])}):"
+        f" {first.message}"
+    )
+
+
+def _rolled_up(
+    context: dg.AssetExecutionContext, own_venue: str, timeframe: str, start: datetime, end: datetime
+) -> pl.DataFrame:
+    """Bars of imported symbols made of the finest ones, where every child is present."""
+    empty = BARS[timeframe].polars_schema.to_frame()
+    if timeframe == _FINEST:
+        return empty
+    finer = scan(BARS[_FINEST].name, start, end, predicate=pl.col("venue") != own_venue).collect()
+    if finer.is_empty():
+        return empty
+    complete = TIMEFRAMES[timeframe] // TIMEFRAMES[_FINEST]
+    rolled = resample(finer, timeframe).filter(pl.col("n_src") == complete)
+    stamped = rolled.with_columns(
+        source=pl.lit(f"rollup of {_FINEST}"), fetched_at=pl.lit(datetime.now(UTC), pl.Datetime("us", "UTC"))
+    )
+    return _with_provenance(stamped, timeframe, context.run.run_id)
+
+
+def _with_provenance(frame: pl.DataFrame, timeframe: str, run_id: str) -> pl.DataFrame:
+    return BARS[timeframe].conform(frame.with_columns(revision=pl.lit(1, pl.Int64), run_id=pl.lit(run_id)))
+
+
+ohlc_15m = _bars_asset("15m")
+ohlc_1h = _bars_asset("1h")
+ohlc_1d = _bars_asset("1d")

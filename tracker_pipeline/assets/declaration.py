@@ -1,0 +1,104 @@
+"""How the asset of a declared table is declared: key, group, IO manager, partitions, schema and owner, once.
+
+What belongs here: what every table's asset has in common, and the window of a run. What does not: any one asset.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import dagster as dg
+
+from tracker_pipeline.domain.schemas import Table
+from tracker_pipeline.keys import key_of
+from tracker_pipeline.resources.failures import RETRIES
+
+OWNER = "team:market-data"
+
+
+def table_asset(
+    table: Table,
+    *,
+    kinds: set[str],
+    partitions: dg.TimeWindowPartitionsDefinition | None = None,
+    deps: Sequence[dg.AssetKey] = (),
+    ins: Mapping[str, dg.AssetIn] | None = None,
+    pool: str | None = None,
+    description: str,
+) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
+    """Declare the asset that fills `table`.
+
+    The table says which IO manager stores it and what its columns are; a partitioned asset takes ranges in one
+    run, because each run costs seconds and each partition within one milliseconds.
+    """
+    return dg.asset(
+        key=key_of(table),
+        description=description,
+        group_name=table.schema,
+        owners=[OWNER],
+        kinds=kinds | {"postgres" if table.store == "postgres" else "parquet"},
+        io_manager_key="postgres" if table.store == "postgres" else "parquet",
+        metadata={
+            "dagster/column_schema": column_schema(table),
+            "dagster/table_name": table.name,
+            "key": ", ".join(table.key),
+        },
+        partitions_def=partitions,
+        backfill_policy=dg.BackfillPolicy.single_run() if partitions else None,
+        retry_policy=RETRIES,
+        deps=list(deps),
+        ins=dict(ins or {}),
+        pool=pool,
+    )
+
+
+def column_schema(table: Table) -> dg.TableSchema:
+    """The declared columns as the UI shows them."""
+    return dg.TableSchema(
+        columns=[
+            dg.TableColumn(
+                name=column.name,
+                type=column.type.postgres,
+                description=column.description,
+                constraints=dg.TableColumnConstraints(nullable=column.nullable),
+            )
+            for column in table.columns
+        ]
+    )
+
+
+def run_window(context: dg.AssetExecutionContext) -> tuple[datetime, datetime]:
+    """[start, end) of the partitions of this run, in UTC."""
+    window = context.partition_time_window
+    return _utc(window.start), _utc(window.end)
+
+
+def blocks_of_days(
+    context: dg.AssetExecutionContext, longest: timedelta
+) -> Iterator[tuple[datetime, datetime, list[str]]]:
+    """The run's daily partitions in blocks of bounded length: start, end, partition keys.
+
+    A block bounds memory and is what a run that breaks off loses.
+    """
+    definition = context.assets_def.partitions_def
+    assert isinstance(definition, dg.TimeWindowPartitionsDefinition)  # noqa: S101  # for the type checker
+    keys = list(context.partition_keys)
+    size = max(1, int(longest / timedelta(days=1)))
+    for first in range(0, len(keys), size):
+        block = keys[first : first + size]
+        windows = [definition.time_window_for_partition_key(key) for key in (block[0], block[-1])]
+        yield _utc(windows[0].start), _utc(windows[1].end), block
+
+
+def day_of(key: str) -> datetime:
+    """Start of a daily partition."""
+    return datetime.fromisoformat(key).replace(tzinfo=UTC)
+
+
+def hour_of(key: str) -> datetime:
+    """The hour of an hourly partition."""
+    return datetime.strptime(key, "%Y-%m-%d-%H:%M").replace(tzinfo=UTC)
+
+
+def _utc(moment: datetime) -> datetime:
+    return datetime.fromtimestamp(moment.timestamp(), UTC)

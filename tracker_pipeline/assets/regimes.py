@@ -1,0 +1,60 @@
+"""Trend and stress of the market at each closed 15m bar, judged on the reference coin of each venue."""
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import Final
+
+import dagster as dg
+import polars as pl
+
+from tracker_pipeline import keys
+from tracker_pipeline.assets.declaration import blocks_of_days, day_of, table_asset
+from tracker_pipeline.domain import regimes as rules
+from tracker_pipeline.domain import schemas
+from tracker_pipeline.partitions import DAILY
+from tracker_pipeline.resources.failures import classified
+from tracker_pipeline.settings import get_config
+from tracker_pipeline.storage import scan
+from tracker_pipeline.storage.io_managers import PartitionFrames
+
+_BLOCK: Final = timedelta(days=92)
+
+
+@table_asset(
+    schemas.REGIMES,
+    kinds={"polars"},
+    partitions=DAILY,
+    deps=[keys.OHLC_15M, keys.OHLC_1D],
+    description="Whether the market trends up or down (200 daily closes of BTC) and how stressed it is (its last"
+    " 48 hours), as known when each 15m bar became available. UNKNOWN where history is short.",
+)
+def regimes(context: dg.AssetExecutionContext) -> PartitionFrames:
+    """Judge each day of the run."""
+    return PartitionFrames(_days(context))
+
+
+def _days(context: dg.AssetExecutionContext) -> Iterator[tuple[str, pl.DataFrame]]:
+    with classified():
+        for start, end, day_keys in blocks_of_days(context, _BLOCK):
+            daily = reference_bars("1d", start - rules.DAILY_LOOKBACK, end)
+            recent = reference_bars("15m", start - rules.LOOKBACK, end)
+            known = pl.concat(
+                [
+                    schemas.REGIMES.polars_schema.to_frame(),
+                    *(
+                        rules.regimes(daily.filter(pl.col("venue") == bars.item(0, "venue")), bars)
+                        for bars in recent.partition_by("venue")
+                    ),
+                ]
+            )
+            for key in day_keys:
+                day = day_of(key)
+                yield key, known.filter(pl.col("ts").is_between(day, day + timedelta(days=1), closed="left"))
+
+
+def reference_bars(timeframe: str, start: datetime, end: datetime) -> pl.DataFrame:
+    """Bars of the coin that regimes are judged on, of every venue that has it."""
+    coin = get_config().market.reference
+    return scan(
+        schemas.BARS[timeframe].name, start, end, predicate=pl.col("symbol").str.starts_with(f"{coin}/")
+    ).collect()

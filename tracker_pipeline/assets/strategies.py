@@ -1,0 +1,37 @@
+"""The strategies' configuration: the packaged defaults, what the YAML file changes, and the tiers of the universe.
+
+What belongs here: putting the three together. What does not: the rules (`domain.setups`, `domain.labels`).
+"""
+
+from dataclasses import fields
+from functools import cache
+
+from pydantic import TypeAdapter, ValidationError
+
+from tracker_pipeline.domain.strategy_config import StrategyConfig
+from tracker_pipeline.settings import ConfigurationError, get_config
+
+
+@cache
+def strategy_configs() -> dict[str, StrategyConfig]:
+    """Configuration by strategy.
+
+    Raises:
+        ConfigurationError: a field is unknown or has a wrong type, or a target lies below its costs.
+    """
+    config = get_config()
+    return {name: _strategy(name, dict(values), config.universe.tiers()) for name, values in config.strategies.items()}
+
+
+def _strategy(name: str, values: dict[str, object], tiers: dict[str, str]) -> StrategyConfig:
+    known = {field.name for field in fields(StrategyConfig)} - {"tiers"}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise ConfigurationError(f"strategies.{name} has no {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+    try:
+        return TypeAdapter(StrategyConfig).validate_python({**values, "tiers": tiers})
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, p['loc']))} {p['msg']}".strip() for p in error.errors())
+        raise ConfigurationError(f"strategies.{name} is wrong: {problems}") from error
+    except ValueError as error:
+        raise ConfigurationError(f"strategies.{name} is wrong: {error}") from error

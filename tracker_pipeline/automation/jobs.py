@@ -1,0 +1,46 @@
+"""The jobs: one for each chain, because a run can carry only one partition definition.
+
+The unpartitioned ends of both chains ride along: instruments with the market chain, the whale universe with the
+on-chain one.
+"""
+
+from typing import Final
+
+import dagster as dg
+
+from tracker_pipeline import keys
+
+MARKET_ASSETS: Final = (
+    keys.INSTRUMENTS,
+    keys.OHLC_15M,
+    keys.OHLC_1H,
+    keys.OHLC_1D,
+    keys.REGIMES,
+    keys.ML_FEATURES_15M,
+    keys.STRATEGY_SETUPS,
+    keys.STRATEGY_DCA_LABELS,
+)
+ONCHAIN_ASSETS: Final = (keys.WHALE_UNIVERSE, keys.WHALE_BALANCE_SNAPSHOTS, keys.ACCUMULATION_SCORES)
+
+market_day = dg.define_asset_job(
+    "market_day",
+    selection=dg.AssetSelection.assets(*MARKET_ASSETS),
+    description="A day of the market chain, from instruments to labels.",
+)
+onchain_hour = dg.define_asset_job(
+    "onchain_hour",
+    selection=dg.AssetSelection.assets(*ONCHAIN_ASSETS),
+    description="An hour of the on-chain chain, from the universe to scores.",
+)
+label_maturing = dg.define_asset_job(
+    "label_maturing",
+    selection=dg.AssetSelection.assets(keys.STRATEGY_DCA_LABELS),
+    description="Labels of the days whose horizon may have passed since they were last judged.",
+)
+archiving = dg.define_asset_job(
+    "archiving",
+    selection=dg.AssetSelection.groups("archive"),
+    description="Days that left the hot window move to the lake.",
+)
+
+ALL: Final = [market_day, onchain_hour, label_maturing, archiving]

@@ -1,0 +1,312 @@
+"""The `tracker` command: names, options and exit codes. 0 is done, 1 is failed, 2 is wrong usage.
+
+What belongs here: what a person types and what is printed. What does not: the work (`commands`). Modules that take
+long to import are imported by the command that needs them, so that `--help` answers at once.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from tracker_pipeline.resources.errors import PermanentError, PipelineError
+from tracker_pipeline.settings import ConfigurationError
+
+app = typer.Typer(
+    help="Market and on-chain data platform: bars, features, labels, whale balances, one archive.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+db_app = typer.Typer(help="The database.", no_args_is_help=True)
+archive_app = typer.Typer(help="The archive of old rows.", no_args_is_help=True)
+app.add_typer(db_app, name="db")
+app.add_typer(archive_app, name="archive")
+
+out = Console()
+err = Console(stderr=True)
+
+
+class Format(StrEnum):
+    """How a result is printed."""
+
+    table = "table"
+    csv = "csv"
+    json = "json"
+    parquet = "parquet"
+
+
+class Summary(StrEnum):
+    """How a summary is printed."""
+
+    table = "table"
+    json = "json"
+
+
+@contextmanager
+def _said_plainly() -> Iterator[None]:
+    """Print a failure as its one sentence and end with 1."""
+    try:
+        yield
+    except (PipelineError, ConfigurationError) as error:
+        err.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        err.print("interrupted")
+        raise typer.Exit(130) from None
+
+
+@app.command()
+def demo(
+    bars: Annotated[
+        list[Path] | None,
+        typer.Option(help="Run the market side on these bar files.", exists=True, readable=True),
+    ] = None,
+    symbols: Annotated[int, typer.Option(min=1, help="Coins of the universe to track.")] = 12,
+    days: Annotated[int, typer.Option(min=1, help="Closed days of bars.")] = 30,
+    hours: Annotated[int, typer.Option(min=1, max=48, help="Closed hours of whale balances.")] = 26,
+    format: Annotated[Summary, typer.Option(help="How the summary is printed.")] = Summary.table,  # noqa: A002
+) -> None:
+    """Run the main job: materialize every asset family over the demo window and show what came of it."""
+    with _said_plainly():
+        from tracker_pipeline.commands.demo import run_demo
+        from tracker_pipeline.commands.summary import print_report, report_as_dict
+
+        with _progress() as progress:
+            report = run_demo(days=days, hours=hours, symbols=symbols, bar_files=bars or [], progress=progress)
+        if format is Summary.json:
+            print(json.dumps(report_as_dict(report), indent=2, default=str))  # noqa: T201
+        else:
+            print_report(out, report)
+    raise typer.Exit(0 if report.succeeded else 1)
+
+
+@app.command()
+def up(
+    port: Annotated[int, typer.Option(help="Port of the web interface.")] = 3000,
+    host: Annotated[str, typer.Option(help="Address of the web interface.")] = "127.0.0.1",
+) -> None:
+    """Run everything live: Postgres, sandbox, web interface, schedules. Ctrl-C stops all of it."""
+    with _said_plainly():
+        from tracker_pipeline.commands.up import run_up
+
+        code = run_up(host=host, port=port, say=lambda text: err.print(text, highlight=False))
+    raise typer.Exit(code)
+
+
+@app.command()
+def migrate() -> None:
+    """Apply sql/migrations to the database."""
+    with _said_plainly():
+        from tracker_pipeline.resources.postgres import database_url
+        from tracker_pipeline.storage import migrations
+        from tracker_pipeline.storage.database import open_connection
+
+        with open_connection(database_url()) as connection:
+            applied = migrations.apply(connection)
+    out.print("\n".join(f"applied {name}" for name in applied) or "nothing to apply: the database is up to date")
+
+
+@db_app.command("url")
+def db_url(
+    hold: Annotated[bool, typer.Option("--hold", help="Keep the server up until this process is ended.")] = False,
+) -> None:
+    """Print the libpq URL of the database, starting the embedded server if needed."""
+    with _said_plainly():
+        from tracker_pipeline.storage.database import ready_url
+
+        print(ready_url(), flush=True)  # noqa: T201
+        if hold:
+            _wait_for_signal()
+
+
+@app.command("sql")
+def sql_command(
+    statement: Annotated[str, typer.Argument(help="One SELECT.")],
+    format: Annotated[Format, typer.Option(help="How the result is printed.")] = Format.table,  # noqa: A002
+    output: Annotated[Path | None, typer.Option(help="File to write to; needed for parquet.")] = None,
+) -> None:
+    """Query every table with SQL (DuckDB), hot and cold rows as one, times in UTC."""
+    if format is Format.parquet and output is None and sys.stdout.isatty():
+        raise typer.BadParameter("give --output FILE, or send it to a file", param_hint="--format parquet")
+    with _said_plainly():
+        from tracker_pipeline.commands.summary import write_rows
+        from tracker_pipeline.storage.query import run_query
+
+        rows = run_query(statement).pl()
+        write_rows(out, rows, format.value, output)
+
+
+@app.command("import-bars")
+def import_bars(
+    paths: Annotated[list[Path], typer.Argument(help="Bar files.", exists=True, readable=True)],
+    venue: Annotated[str | None, typer.Option(help="ccxt exchange id, where the file does not tell.")] = None,
+    market: Annotated[str | None, typer.Option(help="spot or linear, where the file does not tell.")] = None,
+    symbol: Annotated[str | None, typer.Option(help="Symbol, where the file does not tell.")] = None,
+    timeframe: Annotated[str | None, typer.Option(help="Timeframe, where the file does not tell.")] = None,
+    fetched_at: Annotated[
+        datetime | None, typer.Option(help="When the file was fetched (UTC): proves its last bars closed.")
+    ] = None,
+) -> None:
+    """Load bar files through the same checks as fetched bars."""
+    if market not in (None, "spot", "linear"):
+        raise typer.BadParameter("spot or linear", param_hint="--market")
+    with _said_plainly():
+        from tracker_pipeline.commands.import_bars import file_options, import_files
+        from tracker_pipeline.commands.summary import print_import
+
+        options = file_options(
+            venue=venue, market_type=market, symbol=symbol, timeframe=timeframe, fetched_at=fetched_at
+        )
+        with _progress() as progress:
+            imported = import_files(paths, options=options, tell=progress("import"))
+        print_import(out, imported)
+
+
+@archive_app.command("run")
+def archive_run(
+    table: Annotated[str, typer.Option(help="schema.name")],
+    day: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="One day; all if not given.")] = None,
+    cut: Annotated[str | None, typer.Option(help="ISO time before which days are moved.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would move.")] = False,
+    format: Annotated[Summary, typer.Option(help="How the result is printed.")] = Summary.table,  # noqa: A002
+) -> None:
+    """Move closed days of a table to the lake."""
+    with _said_plainly():
+        from tracker_pipeline.commands.archive import run_archive
+        from tracker_pipeline.commands.summary import print_records
+
+        records = run_archive(table, day=day.date() if day else None, cut=_aware(cut), dry_run=dry_run)
+        print_records(out, records, format.value)
+
+
+@archive_app.command("status")
+def archive_status(
+    table: Annotated[str | None, typer.Option(help="schema.name; all if not given.")] = None,
+    format: Annotated[Summary, typer.Option(help="How the result is printed.")] = Summary.table,  # noqa: A002
+) -> None:
+    """Show what is hot and what is cold."""
+    with _said_plainly():
+        from tracker_pipeline.commands.archive import archive_overview
+        from tracker_pipeline.commands.summary import print_records
+
+        print_records(out, archive_overview(table), format.value)
+
+
+@archive_app.command("audit")
+def archive_audit(
+    table: Annotated[str | None, typer.Option(help="schema.name; all if not given.")] = None,
+    format: Annotated[Summary, typer.Option(help="How the result is printed.")] = Summary.table,  # noqa: A002
+) -> None:
+    """Compare the manifest with the files: missing, altered and orphaned ones. Exit code 1 if there are any."""
+    with _said_plainly():
+        from tracker_pipeline.commands.archive import audit
+        from tracker_pipeline.commands.summary import print_records
+
+        problems = audit(table)
+        print_records(out, problems, format.value, empty="every part that the manifest lists is intact")
+    raise typer.Exit(1 if problems else 0)
+
+
+@app.command()
+def sandbox(
+    exchange_port: Annotated[int, typer.Option(help="Port of the exchange; 0 takes a free one.")] = 0,
+    chain_port: Annotated[int, typer.Option(help="Port of the chain; 0 takes a free one.")] = 0,
+    seed: Annotated[int, typer.Option(help="Another seed is another market and chain.")] = 7,
+    whales: Annotated[int, typer.Option(min=1, help="Funded addresses on the chain.")] = 1_200,
+    replay: Annotated[
+        list[Path] | None, typer.Option(help="Bar files to serve in place of simulated prices.", exists=True)
+    ] = None,
+) -> None:
+    """Run the sandbox exchange and chain alone, until Ctrl-C."""
+    with _said_plainly():
+        from tracker_pipeline.sandbox.server import SandboxOptions, run_sandbox
+        from tracker_pipeline.settings import get_config, get_settings
+
+        folder = get_settings().state_folder / "sandbox"
+        if (folder / "addresses.json").exists() and _is_running(folder / "addresses.json"):
+            raise PermanentError("a sandbox of this state folder is running already; stop it or set TRACKER_HOME")
+        options = SandboxOptions(
+            folder=folder,
+            symbols=[symbol.base for symbol in get_config().universe.symbols],
+            seed=seed,
+            exchange_port=exchange_port,
+            chain_port=chain_port,
+            whales=whales,
+            replay=replay or (),
+        )
+        run_sandbox(options, announce=lambda addresses: err.print_json(json.dumps(addresses)))
+
+
+@app.command()
+def doctor() -> None:
+    """Say what is wrong with this installation, in words. Exit code 1 if anything is."""
+    from tracker_pipeline.commands.doctor import examine
+
+    findings = examine()
+    for finding in findings:
+        mark = "[green]ok[/green]   " if finding.ok else "[red]wrong[/red]"
+        out.print(f"{mark} {finding.subject}: {finding.text}", highlight=False, soft_wrap=True)
+    raise typer.Exit(0 if all(finding.ok for finding in findings) else 1)
+
+
+def _aware(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter("an ISO time such as 2026-01-31T00:00:00+00:00", param_hint="--cut") from None
+    if moment.tzinfo is None:
+        raise typer.BadParameter("give the time zone, such as 2026-01-31T00:00:00+00:00", param_hint="--cut")
+    return moment
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str], Callable[[str], None]]]:
+    """Progress on the terminal: a line for each stage, with the step it is at and its time."""
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = [SpinnerColumn(finished_text="✓"), TextColumn("{task.fields[stage]:<14}"), TimeElapsedColumn()]
+    with Progress(*columns, TextColumn("{task.description}"), console=err) as display:
+        current: list[Any] = []
+
+        def begin(stage: str) -> Callable[[str], None]:
+            _finish(display, current)
+            task = display.add_task("", total=1, stage=stage)
+            current.append(task)
+            return lambda text: display.update(task, description=text)
+
+        yield begin
+        _finish(display, current)
+
+
+def _finish(display: Any, current: list[Any]) -> None:  # noqa: ANN401
+    for task in current:
+        display.update(task, completed=1)
+    current.clear()
+
+
+def _is_running(addresses: Path) -> bool:
+    try:
+        os.kill(json.loads(addresses.read_text())["pid"], 0)
+    except (OSError, ValueError, KeyError):
+        return False
+    return True
+
+
+def _wait_for_signal() -> None:
+    import signal
+
+    # SIGTERM must end the process by the ordinary way out, on which the server is stopped if unused.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.pause()
+

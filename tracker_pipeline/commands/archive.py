@@ -1,0 +1,101 @@
+"""`tracker archive`: the archive from the shell.
+
+What belongs here: which days, and reports. What does not: the move itself (`storage.archive`).
+"""
+
+import hashlib
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import polars as pl
+
+from tracker_pipeline.domain.schemas import TABLES, Table
+from tracker_pipeline.resources.errors import PermanentError
+from tracker_pipeline.settings import get_config
+from tracker_pipeline.storage import lake, scan
+from tracker_pipeline.storage.archive import move_day
+from tracker_pipeline.storage.database import connect, identifier
+
+_RUN_ID = "tracker archive run"
+
+
+def run_archive(name: str, *, day: date | None, cut: datetime | None, dry_run: bool) -> list[dict[str, Any]]:
+    """Move the closed days of a table before `cut`, or say what would move.
+
+    Raises:
+        PermanentError: the table is unknown or is never archived.
+    """
+    table = _archived_table(name)
+    cut = cut or datetime.now(UTC) - timedelta(days=get_config().archive.hot_days[name])
+    counts = _hot_days(table)
+    chosen = {d: n for d, n in counts.items() if (day is None or d == day) and _ends(d) <= cut}
+    if dry_run:
+        return [{"table": name, "day": d, "would move": n} for d, n in chosen.items()]
+    moved = [move_day(table, d, cut=cut, run_id=_RUN_ID) for d in chosen]
+    return [
+        {"table": name, "day": m.day, "moved": m.rows_moved, "cold rows of the day": m.rows_cold, "note": m.reason}
+        for m in moved
+    ]
+
+
+def archive_overview(name: str | None) -> list[dict[str, Any]]:
+    """Hot and cold rows, files and bytes of each archived table."""
+    tables = [_archived_table(name)] if name else [TABLES[n] for n in get_config().archive.hot_days]
+    parts = scan("archive.batches").filter(pl.col("state") == "live").collect()
+    overview = []
+    for table in tables:
+        own = parts.filter(pl.col("table_name") == table.name)
+        overview.append(
+            {
+                "table": table.name,
+                "hot window, days": get_config().archive.hot_days[table.name],
+                "hot rows": sum(_hot_days(table).values()),
+                "cold rows": int(own.get_column("rows").sum()),
+                "files": own.height,
+                "bytes": int(own.get_column("bytes").sum()),
+                "oldest": own.get_column("data_day").min(),
+                "newest": own.get_column("data_day").max(),
+            }
+        )
+    return overview
+
+
+def audit(name: str | None) -> list[dict[str, Any]]:
+    """Files that are missing, altered, or in the lake without a row in the manifest."""
+    root = lake.lake_root()
+    parts = scan("archive.batches").collect()
+    live = parts.filter(pl.col("state") == "live", pl.lit(name is None) | (pl.col("table_name") == name))
+    problems = []
+    for part in live.iter_rows(named=True):
+        path = root / part["path"]
+        if not path.exists():
+            problems.append({"file": part["path"], "problem": "missing"})
+        elif hashlib.sha256(path.read_bytes()).hexdigest() != part["sha256"]:
+            problems.append({"file": part["path"], "problem": "altered"})
+    listed = set(parts.get_column("path"))
+    folder = root / name.replace(".", "/") if name else root
+    found = {path.relative_to(root).as_posix() for path in folder.rglob("*") if path.is_file()}
+    problems += [{"file": path, "problem": "not in the manifest"} for path in sorted(found - listed)]
+    return problems
+
+
+def _archived_table(name: str) -> Table:
+    policies = get_config().archive.hot_days
+    if name not in policies:
+        raise PermanentError(f"{name} is not archived; archived tables are {', '.join(sorted(policies))}")
+    return TABLES[name]
+
+
+def _hot_days(table: Table) -> dict[date, int]:
+    from psycopg import sql
+
+    statement = sql.SQL("SELECT ({0} AT TIME ZONE 'UTC')::date AS day, count(*) FROM {1} GROUP BY 1 ORDER BY 1")
+    with connect() as connection:
+        rows = connection.execute(
+            statement.format(sql.Identifier(table.time_column or ""), identifier(table))
+        ).fetchall()
+    return dict(rows)
+
+
+def _ends(day: date) -> datetime:
+    return datetime.combine(day, datetime.min.time(), UTC) + timedelta(days=1)

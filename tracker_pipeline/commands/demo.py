@@ -1,0 +1,198 @@
+"""`tracker demo`: the main job. Every asset family over a small window, from sources to labels, scores and archive.
+
+The window is remembered for a day, so that a second run asks for the same hours and days and changes no row.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import dagster as dg
+import polars as pl
+
+from tracker_pipeline import keys
+from tracker_pipeline.commands.import_bars import Imported, import_files
+from tracker_pipeline.commands.project import shared_instance
+from tracker_pipeline.commands.runs import Outcome, Progress, run_job
+from tracker_pipeline.domain import regimes
+from tracker_pipeline.domain.fingerprint import content_hash
+from tracker_pipeline.domain.schemas import BARS, TABLES, Table
+from tracker_pipeline.settings import get_config, get_settings
+from tracker_pipeline.storage import scan
+from tracker_pipeline.storage.database import connect, identifier, ready_url
+
+DAYS: Final = 30
+HOURS: Final = 26
+SYMBOLS: Final = 12
+HOT_DAYS: Final = 7
+_DAY: Final = timedelta(days=1)
+_HOUR: Final = timedelta(hours=1)
+# A day is asked for once its daily bar is final for certain: 10 minutes of grace and as much again.
+_DAY_SETTLES: Final = timedelta(minutes=20)
+
+
+@dataclass(frozen=True)
+class Window:
+    """What the demo covers: days [first_day, end_day) of the market, hours [first_hour, end_hour) of the chain."""
+
+    first_day: datetime
+    end_day: datetime
+    first_hour: datetime
+    end_hour: datetime
+
+
+@dataclass
+class Report:
+    """What the demo did and what there is now."""
+
+    outcomes: list[tuple[str, Outcome]] = field(default_factory=list)
+    imported: Imported | None = None
+    tables: list[dict[str, Any]] = field(default_factory=list)
+    score: dict[str, Any] | None = None
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether every run and every check ended well."""
+        return all(outcome.succeeded for _, outcome in self.outcomes)
+
+
+def run_demo(
+    *, days: int, hours: int, symbols: int, bar_files: list[Path], progress: Callable[[str], Progress]
+) -> Report:
+    """Run the main job.
+
+    Args:
+        days: closed days of bars.
+        hours: closed hours of balances.
+        symbols: coins of the universe to track.
+        bar_files: run the market side on these files in place of the exchange.
+        progress: begins a stage of a given name and returns what is told each step of it.
+    """
+    report = Report()
+    progress("database")("starting and migrating")
+    ready_url()
+    window = _window(days, hours)
+    with shared_instance() as instance:
+        stages = _stages(instance, window, symbols, bar_files, report, progress)
+        for name, outcome in stages:
+            report.outcomes.append((name, outcome))
+            if outcome.failure:
+                break
+    report.tables = [_describe(table) for table in TABLES.values()]
+    report.score = _last_score()
+    return report
+
+
+def _stages(
+    instance: dg.DagsterInstance,
+    window: Window,
+    symbols: int,
+    bar_files: list[Path],
+    report: Report,
+    progress: Callable[[str], Progress],
+) -> Iterator[tuple[str, Outcome]]:
+    if bar_files:
+        report.imported = import_files(bar_files, tell=progress("import of bars"))
+        first, last = _stored_days("15m")
+        market = [key for key in _market_keys() if key not in (keys.INSTRUMENTS, keys.OHLC_15M)]
+        cut = last + _DAY - timedelta(days=HOT_DAYS)
+    else:
+        first, last = window.first_day, window.end_day - _DAY
+        market = _market_keys()
+        cut = window.end_day - timedelta(days=HOT_DAYS)
+        yield _stage("daily history", instance, "market_day", progress, keys=[keys.INSTRUMENTS, keys.OHLC_1D],
+                     partitions=_days(first - regimes.DAILY_LOOKBACK, first - _DAY),
+                     op_config={"market__instruments": {"config": {"symbols": symbols}}})  # fmt: skip
+    config = {} if bar_files else {"market__instruments": {"config": {"symbols": symbols}}}
+    yield _stage("market", instance, "market_day", progress, keys=market,
+                 partitions=_days(first, last), op_config=config)  # fmt: skip
+    yield _stage("archive", instance, "archiving", progress, partitions=_days(first, last),
+                 op_config=_archive_config(cut))  # fmt: skip
+    yield _stage("on-chain", instance, "onchain_hour", progress,
+                 partitions=(f"{window.first_hour:%Y-%m-%d-%H:%M}", f"{window.end_hour - _HOUR:%Y-%m-%d-%H:%M}"))  # fmt: skip
+
+
+def _stage(
+    name: str,
+    instance: dg.DagsterInstance,
+    job: str,
+    progress: Callable[[str], Progress],
+    **options: Any,  # noqa: ANN401  # those of run_job
+) -> tuple[str, Outcome]:
+    return name, run_job(instance, job, progress=progress(name), **options)
+
+
+def _market_keys() -> list[dg.AssetKey]:
+    from tracker_pipeline.automation.jobs import MARKET_ASSETS
+
+    return list(MARKET_ASSETS)
+
+
+def _archive_config(cut: datetime) -> dict[str, Any]:
+    ops = [keys.archive_key_of(TABLES[name]).to_python_identifier() for name in get_config().archive.hot_days]
+    return {op: {"config": {"cut": cut.isoformat()}} for op in ops}
+
+
+def _days(first: datetime, last: datetime) -> tuple[str, str]:
+    first = max(first, get_config().history_start_time)
+    return f"{first:%Y-%m-%d}", f"{last:%Y-%m-%d}"
+
+
+def _window(days: int, hours: int) -> Window:
+    end_hour = _remembered_end()
+    end_day = (end_hour - _DAY_SETTLES).replace(hour=0)
+    end_day = end_day.replace(minute=0)
+    return Window(end_day - days * _DAY, end_day, end_hour - hours * _HOUR, end_hour)
+
+
+def _remembered_end() -> datetime:
+    """The hour that the demo's window ends at: that of the last demo, if it was within a day."""
+    now = datetime.now(UTC)
+    path = get_settings().state_folder / "demo.json"
+    with suppress(OSError, ValueError, KeyError):
+        end = datetime.fromisoformat(json.loads(path.read_text())["end_hour"])
+        if timedelta(0) <= now - end < _DAY:
+            return end
+    end = now.replace(minute=0, second=0, microsecond=0)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"end_hour": end.isoformat()}))
+    return end
+
+
+def _stored_days(timeframe: str) -> tuple[datetime, datetime]:
+    edges = (
+        scan(BARS[timeframe].name, columns=["ts"])
+        .select(first=pl.col("ts").min().dt.truncate("1d"), last=pl.col("ts").max().dt.truncate("1d"))
+        .collect()
+        .row(0)
+    )
+    return edges[0], edges[1]
+
+
+def _describe(table: Table) -> dict[str, Any]:
+    """Rows, hot and cold, and a hash of the content without its provenance."""
+    rows = scan(table.name).collect()
+    hot = 0
+    if table.store == "postgres":
+        from psycopg import sql
+
+        with connect() as connection:
+            counted = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(identifier(table))).fetchone()
+            hot = counted[0] if counted else 0
+    return {
+        "table": table.name,
+        "rows": rows.height,
+        "hot": hot,
+        "cold": rows.height - hot,
+        "content": content_hash(rows, table, provenance=False)[:12],
+    }
+
+
+def _last_score() -> dict[str, Any] | None:
+    scores = scan("onchain.accumulation_scores").sort("snapshot_timestamp", "lookback_hours").collect()
+    last = scores.filter(pl.col("snapshot_timestamp") == pl.col("snapshot_timestamp").max(), pl.col("status") == "ok")
+    return last.row(0, named=True) if last.height else None

@@ -1,0 +1,123 @@
+"""`tracker doctor`: what is wrong with this installation, one sentence for each subject.
+
+What belongs here: asking every part whether it works. What does not: repairing.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tracker_pipeline.resources.errors import PipelineError
+from tracker_pipeline.settings import ConfigurationError, get_config, get_endpoints, get_settings, rpc_urls
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was found about one subject."""
+
+    subject: str
+    ok: bool
+    text: str
+
+
+def examine() -> list[Finding]:
+    """Look at settings, database, lake, exchange, chain and definitions, in this order.
+
+    Where the settings are wrong the rest cannot be judged, so the list ends there.
+    """
+    findings = [_look("settings", _settings), _look("configuration", _configuration)]
+    if not all(finding.ok for finding in findings):
+        return findings
+    rest = {
+        "database": _database,
+        "lake": _lake,
+        "exchange": _exchange,
+        "chain": _chain,
+        "address lists": _address_lists,
+        "definitions": _definitions,
+    }
+    return findings + [_look(subject, look) for subject, look in rest.items()]
+
+
+def _look(subject: str, look: Callable[[], str]) -> Finding:
+    try:
+        return Finding(subject, ok=True, text=look())
+    except (PipelineError, ConfigurationError) as error:
+        return Finding(subject, ok=False, text=str(error))
+
+
+def _settings() -> str:
+    settings = get_settings()
+    return f"setting {settings.setting}, state in {settings.state_folder}"
+
+
+def _configuration() -> str:
+    config = get_config()
+    from tracker_pipeline.assets.strategies import strategy_configs
+
+    strategies = ", ".join(strategy_configs())
+    return f"{len(config.universe.symbols)} symbols, strategies {strategies}, history from {config.history_start}"
+
+
+def _database() -> str:
+    from tracker_pipeline.storage.database import ready_url, without_secrets
+
+    return f"{without_secrets(ready_url())} answers and is migrated"
+
+
+def _lake() -> str:
+    from tracker_pipeline.commands.archive import audit
+    from tracker_pipeline.resources.errors import PermanentError
+    from tracker_pipeline.storage.lake import lake_root
+
+    root = lake_root()
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        probe = root / ".doctor"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise PermanentError(f"{root} cannot be written to: {error.strerror}") from error
+    problems = audit(None)
+    if problems:
+        first = problems[0]
+        raise PermanentError(
+            f"{len(problems)} files differ from the manifest, the first is {first['file']} ({first['problem']}):"
+            " see tracker archive audit"
+        )
+    return f"{root} can be written to and equals its manifest"
+
+
+def _exchange() -> str:
+    from tracker_pipeline.resources.clients import ExchangeResource
+
+    resource = ExchangeResource.configured()
+    return f"{resource.venue} answers, its clock says {resource.client().server_time():%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _chain() -> str:
+    from tracker_pipeline.resources.clients import ChainResource
+
+    rpc_urls(get_endpoints())
+    resource = ChainResource.configured()
+    head = resource.client().head()
+    return f"{resource.network} answers, its head is block {head.number} of {head.timestamp:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _address_lists() -> str:
+    from tracker_pipeline.resources.clients import ChainResource
+
+    listed = ChainResource.configured().universe()
+    return f"{listed.height} addresses listed"
+
+
+def _definitions() -> str:
+    import dagster as dg
+
+    from tracker_pipeline.definitions import defs
+    from tracker_pipeline.resources.errors import PermanentError
+
+    try:
+        dg.Definitions.validate_loadable(defs)
+    except dg.DagsterError as error:
+        raise PermanentError(f"the definitions do not load: {' '.join(str(error).split())}") from error
+    return f"{len(list(defs.resolve_all_asset_specs()))} assets load"

@@ -1,0 +1,127 @@
+"""`tracker import-bars`: bar files through the same checks as fetched bars, in bounded memory.
+
+What belongs here: files to tables, and the instruments that they bring. What does not: formats (`resources`).
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+import polars as pl
+
+from tracker_pipeline.commands.project import shared_instance
+from tracker_pipeline.domain import schemas
+from tracker_pipeline.keys import key_of
+from tracker_pipeline.resources.bar_files import BarFileOptions, FileBars, read_bar_file
+from tracker_pipeline.settings import get_config
+from tracker_pipeline.storage.database import connect
+from tracker_pipeline.storage.writing import Written, write_window
+
+_RUN_ID = "tracker import-bars"
+
+
+@dataclass
+class Imported:
+    """What an import did.
+
+    Attributes:
+        written: by timeframe, what changed in the bar table.
+        left_out: by reason, rows that were not loaded.
+        days: by timeframe, the UTC days that files had bars of.
+    """
+
+    written: dict[str, Written] = field(default_factory=dict)
+    left_out: Counter[str] = field(default_factory=Counter)
+    days: dict[str, set[datetime]] = field(default_factory=dict)
+
+
+def file_options(
+    *,
+    venue: str | None,
+    market_type: str | None,
+    symbol: str | None,
+    timeframe: str | None,
+    fetched_at: datetime | None,
+) -> BarFileOptions:
+    """What the user says about files; a time without zone is UTC, as the option's help says."""
+    if fetched_at is not None and fetched_at.tzinfo is None:
+        fetched_at = fetched_at.replace(tzinfo=UTC)
+    return BarFileOptions(venue, market_type, symbol, timeframe, fetched_at)  # type: ignore[arg-type]
+
+
+def import_files(
+    paths: Sequence[Path], *, options: BarFileOptions | None = None, tell: Callable[[str], None] = lambda text: None
+) -> Imported:
+    """Load bar files into the bar tables and record their instruments.
+
+    Loading the same file again changes nothing. Each part of a file is one transaction.
+
+    Raises:
+        PermanentError: a file cannot be read; the files before it are loaded.
+    """
+    imported = Imported()
+    for number, path in enumerate(paths, start=1):
+        tell(f"{number} of {len(paths)}: {path.name}")
+        for part in read_bar_file(path, options):
+            _load(part, imported)
+    _record_days(imported)
+    return imported
+
+
+def _load(part: FileBars, imported: Imported) -> None:
+    imported.left_out.update(dict(part.left_out.group_by("reason").len().iter_rows()))
+    if part.frame.is_empty():
+        return
+    table = schemas.BARS[part.timeframe]
+    bars = part.frame.with_columns(revision=pl.lit(1, pl.Int64), run_id=pl.lit(_RUN_ID))
+    days = bars.get_column("ts").dt.truncate("1d").unique().to_list()
+    window = (min(days), max(days) + timedelta(days=1))
+    instruments = imported_instruments(bars)
+    with connect() as connection:
+        written = write_window(connection, table, bars, window, run_id=_RUN_ID)
+        write_window(connection, schemas.INSTRUMENTS, instruments, None, run_id=_RUN_ID)
+    imported.written[part.timeframe] = imported.written.get(part.timeframe, Written()) + written
+    imported.days.setdefault(part.timeframe, set()).update(days)
+
+
+def imported_instruments(bars: pl.DataFrame) -> pl.DataFrame:
+    """The instruments of imported bars; when they were listed is not known from a file."""
+    tiers = get_config().universe.tiers()
+    rows = []
+    for venue, symbol in bars.select("venue", "symbol").unique().iter_rows():
+        pair, _, settled = symbol.partition(":")
+        base, _, quote = pair.partition("/")
+        rows.append(
+            {
+                "venue": venue,
+                "symbol": symbol,
+                "base": base,
+                "quote": quote,
+                "native_symbol": f"{base}{quote}",
+                "market_type": "linear" if settled else "spot",
+                "tier": tiers.get(base, "small_cap"),
+            }
+        )
+    return pl.DataFrame(rows)
+
+
+def _record_days(imported: Imported) -> None:
+    """Tell Dagster which partitions the files filled, so that the UI's coverage is true."""
+    from tracker_pipeline.definitions import TABLE_ASSETS
+    from tracker_pipeline.partitions import DAILY
+
+    materializable = {asset.key for asset in TABLE_ASSETS}
+    with shared_instance() as instance:
+        for timeframe, days in imported.days.items():
+            key = key_of(schemas.BARS[timeframe])
+            if key not in materializable:
+                continue
+            for day in sorted(days):
+                partition = f"{day:%Y-%m-%d}"
+                if DAILY.has_partition_key(partition):
+                    instance.report_runless_asset_event(
+                        dg.AssetMaterialization(key, partition=partition, description=_RUN_ID)
+                    )

@@ -1,0 +1,127 @@
+"""What commands print: tables for people, JSON and files for programs.
+
+What belongs here: formatting. What does not: figures.
+"""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from tracker_pipeline.commands.demo import Report
+    from tracker_pipeline.commands.import_bars import Imported
+
+
+def print_report(console: Console, report: "Report") -> None:
+    """Print what the demo did and what there is now."""
+    if report.imported:
+        print_import(console, report.imported)
+    stored = Table("table", "rows", "hot", "cold", "content", title="Stored")
+    for column in stored.columns[1:4]:
+        column.justify = "right"
+    for row in report.tables:
+        stored.add_row(row["table"], *(f"{row[name]:,}" for name in ("rows", "hot", "cold")), row["content"])
+    console.print(stored)
+    stages = Table("stage", "seconds", "checks passed", "checks failed", title="Stages")
+    for column in stages.columns[1:]:
+        column.justify = "right"
+    for name, outcome in report.outcomes:
+        failed = str(len(outcome.checks_failed))
+        stages.add_row(name, f"{outcome.seconds:.1f}", str(outcome.checks_passed), failed)
+    console.print(stages)
+    if report.score:
+        score = report.score
+        console.print(
+            f"Score of {score['snapshot_timestamp']:%Y-%m-%d %H:%M} UTC over {score['lookback_hours']} h:"
+            f" {score['score_pct']} % ({score['band']}), {score['accumulators']} gained, {score['distributors']} lost,"
+            f" {score['matched']} of {score['universe']} addresses matched",
+            highlight=False,
+        )
+    for _, outcome in report.outcomes:
+        for problem in [outcome.failure, *outcome.checks_failed]:
+            if problem:
+                console.print(f"[red]failed:[/red] {problem}", highlight=False)
+    done = "Everything succeeded" if report.succeeded else "Not everything succeeded"
+    console.print(f"{done}. Look at it with: tracker up")
+
+
+def report_as_dict(report: "Report") -> dict[str, Any]:
+    """The demo's report for programs."""
+    return {
+        "succeeded": report.succeeded,
+        "tables": report.tables,
+        "score": report.score,
+        "imported": vars(report.imported) if report.imported else None,
+        "stages": [
+            {
+                "stage": name,
+                "seconds": round(outcome.seconds, 2),
+                "seconds_by_asset": {k: round(v, 2) for k, v in outcome.seconds_by_asset.items()},
+                "checks_passed": outcome.checks_passed,
+                "checks_failed": outcome.checks_failed,
+                "failure": outcome.failure,
+            }
+            for name, outcome in report.outcomes
+        ],
+    }
+
+
+def print_import(console: Console, imported: "Imported") -> None:
+    """Print what an import did."""
+    table = Table("timeframe", "read", "accepted", "identical", "revised", title="Imported bars")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for timeframe, written in sorted(imported.written.items()):
+        read = written.inserted + written.updated + written.unchanged
+        table.add_row(
+            timeframe, *(f"{n:,}" for n in (read, written.inserted, written.unchanged, written.updated))
+        )
+    console.print(table)
+    for reason, count in sorted(imported.left_out.items()):
+        console.print(f"left out {count:,}: {reason}", highlight=False)
+
+
+def print_records(
+    console: Console, records: Sequence[Mapping[str, Any]], form: str, *, empty: str = "nothing"
+) -> None:
+    """Print like records as a table or as JSON."""
+    if form == "json":
+        print(json.dumps(list(records), indent=2, default=str))  # noqa: T201
+        return
+    if not records:
+        console.print(empty)
+        return
+    table = Table(*records[0].keys())
+    for record in records:
+        table.add_row(*(f"{v:,}" if isinstance(v, int) else str(v) for v in record.values()))
+    console.print(table)
+
+
+def write_rows(console: Console, rows: pl.DataFrame, form: str, output: Path | None) -> None:
+    """Write the rows of a query in the form asked for, to a file or to standard output."""
+    if form == "parquet":
+        rows.write_parquet(output if output else sys.stdout.buffer)
+    elif form == "csv":
+        text = rows.write_csv(datetime_format="%Y-%m-%d %H:%M:%S%.f%:z")
+        _write_text(text, output)
+    elif form == "json":
+        _write_text(json.dumps(rows.to_dicts(), default=str, indent=2) + "\n", output)
+    else:
+        table = Table(*rows.columns)
+        for row in rows.iter_rows():
+            table.add_row(*("" if value is None else str(value) for value in row))
+        console.print(table)
+        console.print(f"{rows.height:,} rows")
+
+
+def _write_text(text: str, output: Path | None) -> None:
+    if output:
+        output.write_text(text, encoding="utf-8")
+    else:
+        sys.stdout.write(text)

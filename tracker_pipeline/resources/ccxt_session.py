@@ -1,0 +1,260 @@
+"""A session with one exchange through ccxt: a few clients, paced together, every failure classified.
+
+What belongs here: everything that knows ccxt's options, exceptions and threads. What does not: what is asked of
+the exchange (`exchange.py`).
+"""
+
+import ipaddress
+import re
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
+
+import stamina
+
+from tracker_pipeline.resources.errors import PermanentError, PipelineError, TransientError
+
+Answer = TypeVar("Answer")
+
+_TRIES: Final = 3
+_FIRST_WAIT: Final = timedelta(seconds=0.5)
+_LONGEST_WAIT: Final = timedelta(seconds=10)
+_LONGEST_RETRY_AFTER: Final = 120.0  # seconds; a venue that asks for more is left to the next run
+_DETAIL_LENGTH: Final = 200
+
+# ccxt counts these among the failures that pass; a refused address and a wrong path do not.
+_REFUSED: Final = re.compile(r" (401|403|407|451) ")
+_WRONG_PATH: Final = re.compile(r" (404|405|410) ")
+_ADDRESS: Final = re.compile(r"\w+://\S+")
+
+
+class _ThrottledError(TransientError):
+    """The venue asks to wait; `retry_after` is in seconds."""
+
+    def __init__(self, text: str, retry_after: float) -> None:
+        super().__init__(text)
+        self.retry_after = retry_after
+
+
+class CcxtSession:
+    """One exchange as seen through ccxt.
+
+    ccxt's clients cannot be used by two threads at once, so each call borrows one that is idle; the markets are
+    loaded once for all of them, and the venue's request limit holds for them together.
+
+    Args:
+        venue: ccxt exchange id.
+        market_type: `spot` or `linear`.
+        url: scheme and host that replace the venue's own; the paths stay. On this machine nothing is paced.
+        timeout: of one request.
+
+    Raises:
+        PermanentError: ccxt knows no such exchange.
+    """
+
+    def __init__(self, venue: str, market_type: str, url: str | None, timeout: timedelta) -> None:
+        import ccxt
+
+        if venue not in ccxt.exchanges:
+            raise PermanentError(f"{venue} is not an exchange that ccxt knows; correct the venue")
+        self._venue = venue
+        self._market_type = market_type
+        self._url = url
+        self._timeout = timeout
+        self._place = f"{venue} at {urlsplit(url).hostname}:{urlsplit(url).port}" if url else venue
+        self._pace = _Pace()
+        self._idle: deque[Any] = deque()
+        self._loading = threading.Lock()
+        self._loaded: Any = None
+
+    def call(self, what: str, function: Callable[[Any], Answer]) -> Answer:
+        """Ask the exchange, with a few tries where another may help.
+
+        Args:
+            what: what is asked for, for messages.
+            function: takes the ccxt client of this thread and returns the answer.
+
+        Raises:
+            TransientError: it failed and may work later.
+            PermanentError: it would fail again.
+        """
+        for attempt in stamina.retry_context(
+            on=_wait_before_retry,
+            attempts=_TRIES,
+            timeout=None,
+            wait_initial=_FIRST_WAIT,
+            wait_max=_LONGEST_WAIT,
+        ):
+            with attempt:
+                return self._try_once(what, function)
+        raise AssertionError("stamina gives at least one attempt")
+
+    def markets(self, *, reload: bool = False) -> dict[str, dict[str, Any]]:
+        """The venue's markets by unified symbol, as ccxt describes them; loaded once unless told otherwise.
+
+        Raises:
+            TransientError: they could not be loaded now.
+            PermanentError: they cannot be loaded.
+        """
+        with self._loading:
+            if self._loaded is None or reload:
+                self._loaded = self.call("the list of markets", _load_markets)
+            return dict(self._loaded.markets)
+
+    def page_size(self, symbol: str, default: int) -> int:
+        """Bars that the venue serves at once, or `default` where ccxt does not know.
+
+        Raises:
+            PermanentError: the symbol is not listed.
+        """
+        if symbol not in self.markets():
+            raise PermanentError(
+                f"{self._venue} does not list {symbol}; correct the symbol or the market type"
+            )
+        with self._borrowed() as client:
+            return int(client.feature_value(symbol, "fetchOHLCV", "limit", default) or default)
+
+    def _try_once(self, what: str, function: Callable[[Any], Answer]) -> Answer:
+        import ccxt
+
+        with self._borrowed() as client:
+            client.last_json_response = None
+            try:
+                answer = function(client)
+            except ccxt.BaseError as error:
+                # The cause is left out on purpose: its text holds the URL, which may hold a password.
+                raise self._classified(error, what, client) from None
+            except (TypeError, KeyError, ValueError, IndexError, AttributeError) as error:
+                raise self._unreadable(what, type(error).__name__) from None
+            # ccxt turns a page of HTML or half a JSON document into an empty answer.
+            if client.last_json_response is None:
+                raise self._unreadable(what, "not JSON")
+            return answer
+
+    @contextmanager
+    def _borrowed(self) -> Iterator[Any]:
+        try:
+            client = self._idle.pop()
+        except IndexError:
+            client = self._build()
+        if self._loaded is not None and client.markets is not self._loaded.markets:
+            client.set_markets_from_exchange(self._loaded)
+        try:
+            yield client
+        finally:
+            self._idle.append(client)
+
+    def _build(self) -> Any:
+        import ccxt
+
+        linear = self._market_type == "linear"
+        client = getattr(ccxt, self._venue)(
+            {
+                "timeout": int(self._timeout.total_seconds() * 1000),
+                "enableLastJsonResponse": True,
+                "enableLastResponseHeaders": True,
+                "options": {
+                    "defaultType": "swap" if linear else "spot",
+                    "defaultSubType": "linear" if linear else None,
+                },
+            }
+        )
+        client.has["fetchCurrencies"] = False  # deposit networks and the like, on some venues behind a key
+        _load_only(client, self._market_type)
+        if self._url is not None:
+            client.urls["api"] = _redirected(client.urls["api"], self._url.rstrip("/"))
+            client.enableRateLimit = not _is_this_machine(self._url)
+        self._pace.set_interval(client.rateLimit / 1000)
+        client.throttle = self._pace.wait
+        return client
+
+    def _classified(self, error: Exception, what: str, client: Any) -> PipelineError:
+        import ccxt
+
+        text = str(error)
+        detail = " ".join(_ADDRESS.sub("", text).split())[:_DETAIL_LENGTH]
+        said = f"{self._place} did not answer for {what} ({type(error).__name__}: {detail})"
+        if isinstance(error, ccxt.AuthenticationError | ccxt.RestrictedLocation) or _REFUSED.search(text):
+            return PermanentError(f"{said}: access is refused; use an address or a venue that serves you")
+        if isinstance(error, ccxt.BadSymbol):
+            return PermanentError(f"{said}: it is not listed there; correct the symbol")
+        if _WRONG_PATH.search(text):
+            return PermanentError(f"{said}: there is no such service at this address; correct the URL")
+        # ExchangeError itself, not one of its subclasses, is a code that ccxt does not know, such as Bybit's
+        # 10016 "System error. Please try again later."
+        if isinstance(error, ccxt.OperationFailed) or type(error) is ccxt.ExchangeError:
+            wait = _retry_after(client)
+            later = f"{said}; try again later"
+            return TransientError(later) if wait is None else _ThrottledError(later, wait)
+        return PermanentError(f"{said}: asking again would give the same answer; correct the request")
+
+    def _unreadable(self, what: str, reason: str) -> TransientError:
+        return TransientError(
+            f"{self._place} answered for {what} in a form that cannot be read ({reason}); try again later"
+        )
+
+
+class _Pace:
+    """Spaces the requests of all threads by the venue's own costs."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._interval = 0.0
+        self._next = 0.0
+
+    def set_interval(self, seconds: float) -> None:
+        """Seconds that a request of cost 1 takes up."""
+        self._interval = seconds
+
+    def wait(self, cost: float | None = None) -> None:
+        """Sleep until a request of this cost may go out; ccxt calls it before each request."""
+        with self._lock:
+            turn = max(time.monotonic(), self._next)
+            self._next = turn + self._interval * (1 if cost is None else cost)
+        time.sleep(max(0.0, turn - time.monotonic()))
+
+
+def _load_markets(client: Any) -> Any:
+    client.load_markets(reload=True)
+    return client
+
+
+def _wait_before_retry(error: Exception) -> bool | float:
+    """Whether another try may help, or the seconds that the venue wants to pass before it."""
+    return error.retry_after if isinstance(error, _ThrottledError) else isinstance(error, TransientError)
+
+
+def _retry_after(client: Any) -> float | None:
+    """Seconds of the last answer's Retry-After, if it has a bearable one."""
+    headers = getattr(client, "last_response_headers", None) or {}
+    text = {name.lower(): value for name, value in headers.items()}.get("retry-after", "")
+    return float(text) if text.isdigit() and float(text) <= _LONGEST_RETRY_AFTER else None
+
+
+def _load_only(client: Any, market_type: str) -> None:
+    """Keep ccxt from loading futures and options where a venue lets one choose."""
+    options = client.options.get("fetchMarkets")
+    if not isinstance(options, dict) or not isinstance(options.get("types"), list):
+        return
+    wanted = {"spot"} if market_type == "spot" else {"linear", "swap"}
+    options["types"] = [name for name in options["types"] if name in wanted] or options["types"]
+
+
+def _redirected(urls: Any, base: str) -> Any:
+    """The tree of addresses with another scheme and host, paths kept."""
+    if isinstance(urls, dict):
+        return {name: _redirected(branch, base) for name, branch in urls.items()}
+    return base + urlsplit(urls).path if isinstance(urls, str) else urls
+
+
+def _is_this_machine(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,219 @@
+"""The JSON-RPC methods of the sandbox chain: parameters in, JSON values out, errors as ordinary nodes word them.
+
+What belongs here: one function a method. What does not: the envelope and batches (`chain.py`), the state (`evm.py`).
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import rlp
+from eth.abc import BlockHeaderAPI, SignedTransactionAPI
+from eth_utils import to_checksum_address
+
+from tracker_pipeline.sandbox.evm import GAS_CAP, EvmChain
+
+Json = Any
+
+METHOD_NOT_FOUND: Final = -32601
+INVALID_PARAMS: Final = -32602
+SERVER_ERROR: Final = -32000
+REVERTED: Final = 3
+
+# A sandbox block is never taken back, so each of these names the head.
+_HEAD_TAGS: Final = ("latest", "safe", "finalized", "pending")
+_HEX: Final = re.compile(r"0x[0-9a-fA-F]*")
+_SENDER: Final = bytes(20)
+
+
+class RpcError(Exception):
+    """An error answer.
+
+    Attributes:
+        code: number of JSON-RPC or of the node.
+        message: text.
+        data: further value, such as what a revert returned; None for none.
+    """
+
+    def __init__(self, code: int, message: str, data: Json = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.data = data
+
+
+def answer(chain: EvmChain, method: str, params: Json) -> Json:
+    """Return the result of one method.
+
+    Raises:
+        RpcError: the method is unknown, a parameter is wrong, or the call failed.
+    """
+    if method not in _METHODS:
+        raise RpcError(METHOD_NOT_FOUND, f"the method {method} does not exist/is not available")
+    least, most, function = _METHODS[method]
+    given = [] if params is None else params
+    if not isinstance(given, list):
+        raise RpcError(INVALID_PARAMS, "non-array args")
+    if len(given) > most:
+        raise RpcError(INVALID_PARAMS, f"too many arguments, want at most {most}")
+    if len(given) < least:
+        raise RpcError(INVALID_PARAMS, f"missing value for required argument {len(given)}")
+    return function(chain, given)
+
+
+def _block_by_number(chain: EvmChain, params: Sequence[Json]) -> Json:
+    return _block_json(chain, _numbered(chain, params[0]), full=bool(params[1]))
+
+
+def _block_by_hash(chain: EvmChain, params: Sequence[Json]) -> Json:
+    return _block_json(chain, chain.header_by_hash(_bytes(params[0], 32)), full=bool(params[1]))
+
+
+def _balance(chain: EvmChain, params: Sequence[Json]) -> Json:
+    return hex(chain.balance(_bytes(params[0], 20), _state_header(chain, params[1:])))
+
+
+def _code(chain: EvmChain, params: Sequence[Json]) -> Json:
+    return _hex(chain.code(_bytes(params[0], 20), _state_header(chain, params[1:])))
+
+
+def _nonce(chain: EvmChain, params: Sequence[Json]) -> Json:
+    return hex(chain.nonce(_bytes(params[0], 20), _state_header(chain, params[1:])))
+
+
+def _call(chain: EvmChain, params: Sequence[Json]) -> Json:
+    call = params[0]
+    if not isinstance(call, dict) or not call.get("to"):
+        raise RpcError(INVALID_PARAMS, "a call needs an object with a 'to' address")
+    result = chain.call(
+        _state_header(chain, params[1:]),
+        sender=_bytes(call["from"], 20) if call.get("from") else _SENDER,
+        to=_bytes(call["to"], 20),
+        data=_bytes(call.get("input") or call.get("data") or "0x"),
+        gas=_quantity(call["gas"]) if call.get("gas") else GAS_CAP,
+    )
+    if result.reverted:
+        raise RpcError(REVERTED, "execution reverted", _hex(result.output))
+    if result.failure:
+        raise RpcError(SERVER_ERROR, result.failure)
+    return _hex(result.output)
+
+
+def _logs(chain: EvmChain, params: Sequence[Json]) -> Json:
+    """None: the chain moves plain ether, and no code on it emits an event."""
+    wanted = params[0] if isinstance(params[0], dict) else {}
+    for bound in ("fromBlock", "toBlock"):
+        if bound in wanted:
+            _state_header(chain, [wanted[bound]])
+    return []
+
+
+def _state_header(chain: EvmChain, params: Sequence[Json]) -> BlockHeaderAPI:
+    """Header of the block that a parameter names, as a number, a tag or an EIP-1898 object."""
+    wanted = params[0] if params else "latest"
+    if isinstance(wanted, dict) and "blockHash" in wanted:
+        found = chain.header_by_hash(_bytes(wanted["blockHash"], 32))
+    else:
+        found = _numbered(chain, wanted["blockNumber"] if isinstance(wanted, dict) else wanted)
+    if found is None:
+        raise RpcError(SERVER_ERROR, "header not found")
+    return found
+
+
+def _numbered(chain: EvmChain, wanted: Json) -> BlockHeaderAPI | None:
+    if wanted in _HEAD_TAGS:
+        return chain.head
+    return chain.header(0 if wanted == "earliest" else _quantity(wanted))
+
+
+def _quantity(value: Json) -> int:
+    if not isinstance(value, str) or not _HEX.fullmatch(value) or len(value) < 3:
+        raise RpcError(INVALID_PARAMS, f"invalid argument: {value!r} is not a hex number")
+    return int(value, 16)
+
+
+def _bytes(value: Json, size: int | None = None) -> bytes:
+    if not isinstance(value, str) or not _HEX.fullmatch(value) or len(value) % 2:
+        raise RpcError(INVALID_PARAMS, f"invalid argument: {str(value)[:80]!r} is not hex data")
+    data = bytes.fromhex(value[2:])
+    if size is not None and len(data) != size:
+        raise RpcError(INVALID_PARAMS, f"invalid argument: hex data of {len(data)} bytes, want {size}")
+    return data
+
+
+def _hex(data: bytes) -> str:
+    return "0x" + data.hex()
+
+
+def _block_json(chain: EvmChain, header: BlockHeaderAPI | None, *, full: bool) -> Json:
+    if header is None:
+        return None
+    block = chain.block(header)
+    return {
+        "number": hex(header.block_number),
+        "hash": _hex(header.hash),
+        "parentHash": _hex(header.parent_hash),
+        "sha3Uncles": _hex(header.uncles_hash),
+        "miner": to_checksum_address(header.coinbase),
+        "stateRoot": _hex(header.state_root),
+        "transactionsRoot": _hex(header.transaction_root),
+        "receiptsRoot": _hex(header.receipt_root),
+        "logsBloom": f"0x{header.bloom:0512x}",
+        "difficulty": hex(header.difficulty),
+        "gasLimit": hex(header.gas_limit),
+        "gasUsed": hex(header.gas_used),
+        "timestamp": hex(header.timestamp),
+        "extraData": _hex(header.extra_data),
+        "mixHash": _hex(header.mix_hash),
+        "nonce": _hex(header.nonce),
+        "baseFeePerGas": hex(header.base_fee_per_gas),
+        "withdrawalsRoot": _hex(header.withdrawals_root),
+        "blobGasUsed": hex(header.blob_gas_used),
+        "excessBlobGas": hex(header.excess_blob_gas),
+        "parentBeaconBlockRoot": _hex(header.parent_beacon_block_root),
+        "size": hex(len(rlp.encode(block))),
+        "uncles": [],
+        "withdrawals": [],
+        "transactions": [
+            _transaction_json(header, index, transaction) if full else _hex(transaction.hash)
+            for index, transaction in enumerate(block.transactions)
+        ],
+    }
+
+
+def _transaction_json(header: BlockHeaderAPI, index: int, transaction: SignedTransactionAPI) -> Json:
+    return {
+        "type": "0x0",
+        "hash": _hex(transaction.hash),
+        "blockHash": _hex(header.hash),
+        "blockNumber": hex(header.block_number),
+        "transactionIndex": hex(index),
+        "from": to_checksum_address(transaction.sender),
+        "to": to_checksum_address(transaction.to),
+        "value": hex(transaction.value),
+        "nonce": hex(transaction.nonce),
+        "gas": hex(transaction.gas),
+        "gasPrice": hex(transaction.gas_price),
+        "input": _hex(transaction.data),
+        "v": hex(transaction.v),
+        "r": hex(transaction.r),
+        "s": hex(transaction.s),
+    }
+
+
+# Name to fewest parameters, most parameters and function. An `eth_call` with a third parameter, the state override
+# of newer nodes, is one too many here as it is on nodes without that feature.
+_METHODS: Final[Mapping[str, tuple[int, int, Callable[[EvmChain, Sequence[Json]], Json]]]] = {
+    "web3_clientVersion": (0, 0, lambda chain, params: "tracker-sandbox/py-evm"),
+    "net_version": (0, 0, lambda chain, params: str(chain.chain_id)),
+    "eth_chainId": (0, 0, lambda chain, params: hex(chain.chain_id)),
+    "eth_syncing": (0, 0, lambda chain, params: False),
+    "eth_blockNumber": (0, 0, lambda chain, params: hex(chain.head.block_number)),
+    "eth_getBlockByNumber": (2, 2, _block_by_number),
+    "eth_getBlockByHash": (2, 2, _block_by_hash),
+    "eth_getBalance": (1, 2, _balance),
+    "eth_getCode": (1, 2, _code),
+    "eth_getTransactionCount": (1, 2, _nonce),
+    "eth_call": (1, 2, _call),
+    "eth_getLogs": (1, 1, _logs),
+}
