@@ -81,7 +81,9 @@ def demo(
         from tracker_pipeline.commands.summary import print_report, report_as_dict
 
         with _progress() as progress:
-            report = run_demo(days=days, hours=hours, symbols=symbols, bar_files=bars or [], progress=progress)
+            report = run_demo(
+                days=days, hours=hours, symbols=symbols, bar_files=bars or [], progress=progress
+            )
         if format is Summary.json:
             print(json.dumps(report_as_dict(report), indent=2, default=str))  # noqa: T201
         else:
@@ -112,12 +114,16 @@ def migrate() -> None:
 
         with open_connection(database_url()) as connection:
             applied = migrations.apply(connection)
-    out.print("\n".join(f"applied {name}" for name in applied) or "nothing to apply: the database is up to date")
+    out.print(
+        "\n".join(f"applied {name}" for name in applied) or "nothing to apply: the database is up to date"
+    )
 
 
 @db_app.command("url")
 def db_url(
-    hold: Annotated[bool, typer.Option("--hold", help="Keep the server up until this process is ended.")] = False,
+    hold: Annotated[
+        bool, typer.Option("--hold", help="Keep the server up until this process is ended.")
+    ] = False,
 ) -> None:
     """Print the libpq URL of the database, starting the embedded server if needed."""
     with _said_plainly():
@@ -174,7 +180,9 @@ def import_bars(
 @archive_app.command("run")
 def archive_run(
     table: Annotated[str, typer.Option(help="schema.name")],
-    day: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="One day; all if not given.")] = None,
+    day: Annotated[
+        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="One day; all if not given.")
+    ] = None,
     cut: Annotated[str | None, typer.Option(help="ISO time before which days are moved.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would move.")] = False,
     format: Annotated[Summary, typer.Option(help="How the result is printed.")] = Summary.table,  # noqa: A002
@@ -233,7 +241,9 @@ def sandbox(
 
         folder = get_settings().state_folder / "sandbox"
         if (folder / "addresses.json").exists() and _is_running(folder / "addresses.json"):
-            raise PermanentError("a sandbox of this state folder is running already; stop it or set TRACKER_HOME")
+            raise PermanentError(
+                "a sandbox of this state folder is running already; stop it or set TRACKER_HOME"
+            )
         options = SandboxOptions(
             folder=folder,
             symbols=[symbol.base for symbol in get_config().universe.symbols],
@@ -264,7 +274,9 @@ def _aware(text: str | None) -> datetime | None:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise typer.BadParameter("an ISO time such as 2026-01-31T00:00:00+00:00", param_hint="--cut") from None
+        raise typer.BadParameter(
+            "an ISO time such as 2026-01-31T00:00:00+00:00", param_hint="--cut"
+        ) from None
     if moment.tzinfo is None:
         raise typer.BadParameter("give the time zone, such as 2026-01-31T00:00:00+00:00", param_hint="--cut")
     return moment
@@ -289,7 +301,7 @@ def _progress() -> Iterator[Callable[[str], Callable[[str], None]]]:
         _finish(display, current)
 
 
-def _finish(display: Any, current: list[Any]) -> None:  # noqa: ANN401
+def _finish(display: Any, current: list[Any]) -> None:
     for task in current:
         display.update(task, completed=1)
     current.clear()
@@ -309,4 +321,3 @@ def _wait_for_signal() -> None:
     # SIGTERM must end the process by the ordinary way out, on which the server is stopped if unused.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     signal.pause()
-

@@ -64,9 +64,7 @@ def template_database(postgres_server: EmbeddedPostgres) -> str:
 
 
 @pytest.fixture
-def empty_database(
-    postgres_server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[str]:
+def empty_database(postgres_server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """An own database without any table, as TRACKER_DATABASE_URL."""
     yield from _own_database(postgres_server, monkeypatch, "template1")
 

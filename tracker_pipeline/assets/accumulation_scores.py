@@ -44,7 +44,8 @@ def _hours(context: dg.AssetExecutionContext) -> Iterator[tuple[str, pl.DataFram
             hour = hour_of(key)
             current = _snapshot(network, hour)
             rows = [
-                _score(network, hour, timedelta(hours=hours), current) for hours in get_config().chain.lookback_hours
+                _score(network, hour, timedelta(hours=hours), current)
+                for hours in get_config().chain.lookback_hours
             ]
             frame = pl.DataFrame(rows, schema=schemas.ACCUMULATION_SCORES.polars_schema, orient="row")
             day = frame.row(0, named=True)
@@ -75,9 +76,7 @@ def _score(network: str, hour: datetime, lookback: timedelta, current: pl.DataFr
 
 
 def _snapshot(network: str, hour: datetime) -> pl.DataFrame:
-    return scan(
-        _SNAPSHOTS, hour, hour + timedelta(hours=1), predicate=pl.col("network") == network
-    ).collect()
+    return scan(_SNAPSHOTS, hour, hour + timedelta(hours=1), predicate=pl.col("network") == network).collect()
 
 
 def _snapshot_times(network: str, start: datetime, end: datetime) -> list[datetime]:

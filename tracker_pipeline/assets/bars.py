@@ -93,7 +93,9 @@ def _fetched(
 
 
 def _refuse_failures(answers: list["Fetched"]) -> None:
-    failed = [answer for answer in answers if answer.message and answer.outcome.name in ("RETRYABLE", "FATAL")]
+    failed = [
+        answer for answer in answers if answer.message and answer.outcome.name in ("RETRYABLE", "FATAL")
+    ]
     if not failed:
         return
     # One permanent failure is not cured by the retry that the transient ones would get.

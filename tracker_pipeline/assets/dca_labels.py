@@ -5,7 +5,7 @@ that stops leaves labels pending instead of unresolved, and the same bars give t
 """
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 import dagster as dg
@@ -48,8 +48,11 @@ def _days(context: dg.AssetExecutionContext) -> Iterator[tuple[str, pl.DataFrame
             ).collect()
             horizon = timedelta(hours=config.horizon_hours) + _ENTRY_WAIT
             bars = scan(schemas.BARS["15m"].name, start, end + horizon).collect()
-            as_of = bars.get_column("available_at").max() or start
+            as_of: datetime = bars.select(pl.col("available_at").max()).item() or start
             found = labels.label(setups, bars, as_of=as_of, config=config)
             for key in day_keys:
                 day = day_of(key)
-                yield key, found.filter(pl.col("timestamp").is_between(day, day + timedelta(days=1), closed="left"))
+                yield (
+                    key,
+                    found.filter(pl.col("timestamp").is_between(day, day + timedelta(days=1), closed="left")),
+                )

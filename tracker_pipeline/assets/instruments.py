@@ -12,7 +12,16 @@ from tracker_pipeline.resources.clients import ExchangeResource
 from tracker_pipeline.resources.failures import classified
 from tracker_pipeline.settings import PipelineConfig, get_config
 
-_COLUMNS: Final = ("venue", "symbol", "base", "quote", "native_symbol", "market_type", "listed_from", "listed_to")
+_COLUMNS: Final = (
+    "venue",
+    "symbol",
+    "base",
+    "quote",
+    "native_symbol",
+    "market_type",
+    "listed_from",
+    "listed_to",
+)
 
 
 class InstrumentsConfig(dg.Config):
@@ -41,7 +50,9 @@ def instruments(
     wanted = wanted_instruments(get_config(), config.symbols)
     found = listed.join(wanted, on="symbol", how="inner")
     absent = sorted(set(wanted.get_column("symbol")) - set(found.get_column("symbol")))
-    context.add_output_metadata({"wanted": wanted.height, "listed": found.height, "not listed": ", ".join(absent)})
+    context.add_output_metadata(
+        {"wanted": wanted.height, "listed": found.height, "not listed": ", ".join(absent)}
+    )
     return found
 
 

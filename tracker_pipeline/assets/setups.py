@@ -46,4 +46,7 @@ def _days(context: dg.AssetExecutionContext) -> Iterator[tuple[str, pl.DataFrame
             found = pl.concat([schemas.SETUPS.polars_schema.to_frame(), *detected])
             for key in day_keys:
                 day = day_of(key)
-                yield key, found.filter(pl.col("signal_ts").is_between(day, day + timedelta(days=1), closed="left"))
+                yield (
+                    key,
+                    found.filter(pl.col("signal_ts").is_between(day, day + timedelta(days=1), closed="left")),
+                )

@@ -20,14 +20,19 @@ def strategy_configs() -> dict[str, StrategyConfig]:
         ConfigurationError: a field is unknown or has a wrong type, or a target lies below its costs.
     """
     config = get_config()
-    return {name: _strategy(name, dict(values), config.universe.tiers()) for name, values in config.strategies.items()}
+    return {
+        name: _strategy(name, dict(values), config.universe.tiers())
+        for name, values in config.strategies.items()
+    }
 
 
 def _strategy(name: str, values: dict[str, object], tiers: dict[str, str]) -> StrategyConfig:
     known = {field.name for field in fields(StrategyConfig)} - {"tiers"}
     unknown = sorted(set(values) - known)
     if unknown:
-        raise ConfigurationError(f"strategies.{name} has no {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+        raise ConfigurationError(
+            f"strategies.{name} has no {', '.join(unknown)}; known are {', '.join(sorted(known))}"
+        )
     try:
         return TypeAdapter(StrategyConfig).validate_python({**values, "tiers": tiers})
     except ValidationError as error:

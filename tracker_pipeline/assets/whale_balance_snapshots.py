@@ -45,16 +45,22 @@ def _hours(context: dg.AssetExecutionContext, chain: ChainResource) -> Iterator[
             balances = client.balances(addresses, [NATIVE], block)
             _refuse_too_many_unknown(balances, key)
             context.add_asset_metadata(
-                {"block": block.number, "seconds before the hour": int((hour - block.timestamp).total_seconds())},
+                {
+                    "block": block.number,
+                    "seconds before the hour": int((hour - block.timestamp).total_seconds()),
+                },
                 partition_key=key,
             )
-            yield key, ranked(balances).with_columns(
-                network=pl.lit(chain.network),
-                snapshot_timestamp=pl.lit(hour),
-                block_number=pl.lit(block.number, pl.Int64),
-                block_hash=pl.lit(block.hash),
-                block_timestamp=pl.lit(block.timestamp),
-                run_id=pl.lit(context.run.run_id),
+            yield (
+                key,
+                ranked(balances).with_columns(
+                    network=pl.lit(chain.network),
+                    snapshot_timestamp=pl.lit(hour),
+                    block_number=pl.lit(block.number, pl.Int64),
+                    block_hash=pl.lit(block.hash),
+                    block_timestamp=pl.lit(block.timestamp),
+                    run_id=pl.lit(context.run.run_id),
+                ),
             )
 
 

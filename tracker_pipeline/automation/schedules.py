@@ -37,7 +37,9 @@ def onchain_hourly(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
     return dg.RunRequest(run_key=f"{hour:%Y-%m-%dT%H}", partition_key=f"{hour:%Y-%m-%d-%H}:00")
 
 
-@dg.schedule(job=jobs.market_day, cron_schedule=_DAILY_CLOSE, execution_timezone="UTC", default_status=_RUNNING)
+@dg.schedule(
+    job=jobs.market_day, cron_schedule=_DAILY_CLOSE, execution_timezone="UTC", default_status=_RUNNING
+)
 def market_daily_close(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
     """Close yesterday: its last bars, its daily bar, and all that depends on them."""
     yesterday = context.scheduled_execution_time - timedelta(days=1)
@@ -50,7 +52,9 @@ def market_daily_close(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
 def labels_daily(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
     """Judge again the days whose labels may have become final."""
     tick = context.scheduled_execution_time
-    return _range_request(tick - timedelta(days=_LABEL_DAYS), tick - timedelta(days=1), f"labels-{tick:%Y-%m-%d}")
+    return _range_request(
+        tick - timedelta(days=_LABEL_DAYS), tick - timedelta(days=1), f"labels-{tick:%Y-%m-%d}"
+    )
 
 
 @dg.schedule(

@@ -21,20 +21,26 @@ def archive_check(table: Table) -> dg.AssetChecksDefinition:
         asset=archive_key_of(table),
         name="parts_are_intact",
         blocking=True,
-        description=f"Every part of {table.name} that the manifest lists for these days exists, has its SHA-256 and its"
-        " number of rows.",
+        description=f"Every part of {table.name} that the manifest lists for these days exists,"
+        " has its SHA-256 and its number of rows.",
     )
     def parts_are_intact(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
         with classified():
             start, end = check_window(context, table)
-            live = scan("archive.batches").filter(pl.col("table_name") == table.name, pl.col("state") == "live")
+            live = scan("archive.batches").filter(
+                pl.col("table_name") == table.name, pl.col("state") == "live"
+            )
             if start is not None and end is not None:
                 live = live.filter(pl.col("data_day").is_between(start.date(), end.date(), closed="left"))
             parts = live.collect()
             broken = [part["path"] for part in parts.iter_rows(named=True) if not _is_intact(part)]
         return dg.AssetCheckResult(
             passed=not broken,
-            metadata={"parts": parts.height, "rows": int(parts.get_column("rows").sum()), "broken": broken[:10]},
+            metadata={
+                "parts": parts.height,
+                "rows": int(parts.get_column("rows").sum()),
+                "broken": broken[:10],
+            },
             description=f"{len(broken)} parts are missing or altered" if broken else None,
         )
 
@@ -45,4 +51,5 @@ def _is_intact(part: dict[str, object]) -> bool:
     path = Path(lake_root() / str(part["path"]))
     if not path.exists() or hashlib.sha256(path.read_bytes()).hexdigest() != part["sha256"]:
         return False
-    return pl.scan_parquet(path).select(pl.len()).collect().item() == part["rows"]
+    rows: int = pl.scan_parquet(path).select(pl.len()).collect().item()
+    return rows == part["rows"]

@@ -53,7 +53,8 @@ def check_window(
     context: dg.AssetCheckExecutionContext, table: Table
 ) -> tuple[datetime, datetime] | tuple[None, None]:
     """[start, end) of the run's partitions; (None, None) reads a table without time whole."""
-    if table.time_column is None or not context.has_partition_key and not context.has_partition_key_range:
+    partitioned = context.has_partition_key or context.has_partition_key_range
+    if table.time_column is None or not partitioned:
         return None, None
     window = context.partition_time_window
     start, end = (datetime.fromtimestamp(edge.timestamp(), UTC) for edge in (window.start, window.end))
@@ -80,9 +81,7 @@ def _wrong_columns(table: Table, start: datetime | None, end: datetime | None) -
 
 
 def _wrong_file_columns(table: Table, start: datetime | None, end: datetime | None) -> dict[str, int]:
-    batches = scan("archive.batches").filter(
-        pl.col("table_name") == table.name, pl.col("state") == "live"
-    )
+    batches = scan("archive.batches").filter(pl.col("table_name") == table.name, pl.col("state") == "live")
     if start is not None and end is not None:
         batches = batches.filter(pl.col("data_day").is_between(start.date(), end.date(), closed="left"))
     wrong = [

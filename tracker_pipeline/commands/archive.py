@@ -33,7 +33,13 @@ def run_archive(name: str, *, day: date | None, cut: datetime | None, dry_run: b
         return [{"table": name, "day": d, "would move": n} for d, n in chosen.items()]
     moved = [move_day(table, d, cut=cut, run_id=_RUN_ID) for d in chosen]
     return [
-        {"table": name, "day": m.day, "moved": m.rows_moved, "cold rows of the day": m.rows_cold, "note": m.reason}
+        {
+            "table": name,
+            "day": m.day,
+            "moved": m.rows_moved,
+            "cold rows of the day": m.rows_cold,
+            "note": m.reason,
+        }
         for m in moved
     ]
 
@@ -89,7 +95,9 @@ def _archived_table(name: str) -> Table:
 def _hot_days(table: Table) -> dict[date, int]:
     from psycopg import sql
 
-    statement = sql.SQL("SELECT ({0} AT TIME ZONE 'UTC')::date AS day, count(*) FROM {1} GROUP BY 1 ORDER BY 1")
+    statement = sql.SQL(
+        "SELECT ({0} AT TIME ZONE 'UTC')::date AS day, count(*) FROM {1} GROUP BY 1 ORDER BY 1"
+    )
     with connect() as connection:
         rows = connection.execute(
             statement.format(sql.Identifier(table.time_column or ""), identifier(table))

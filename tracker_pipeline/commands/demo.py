@@ -15,6 +15,7 @@ import dagster as dg
 import polars as pl
 
 from tracker_pipeline import keys
+from tracker_pipeline.automation.jobs import MARKET_ASSETS
 from tracker_pipeline.commands.import_bars import Imported, import_files
 from tracker_pipeline.commands.project import shared_instance
 from tracker_pipeline.commands.runs import Outcome, Progress, run_job
@@ -95,25 +96,32 @@ def _stages(
     report: Report,
     progress: Callable[[str], Progress],
 ) -> Iterator[tuple[str, Outcome]]:
+    symbol_config = {"market__instruments": {"config": {"symbols": symbols}}}
     if bar_files:
         report.imported = import_files(bar_files, tell=progress("import of bars"))
         first, last = _stored_days("15m")
-        market = [key for key in _market_keys() if key not in (keys.INSTRUMENTS, keys.OHLC_15M)]
-        cut = last + _DAY - timedelta(days=HOT_DAYS)
+        market = [key for key in MARKET_ASSETS if key not in (keys.INSTRUMENTS, keys.OHLC_15M)]
+        market_config = {}
     else:
         first, last = window.first_day, window.end_day - _DAY
-        market = _market_keys()
-        cut = window.end_day - timedelta(days=HOT_DAYS)
-        yield _stage("daily history", instance, "market_day", progress, keys=[keys.INSTRUMENTS, keys.OHLC_1D],
-                     partitions=_days(first - regimes.DAILY_LOOKBACK, first - _DAY),
-                     op_config={"market__instruments": {"config": {"symbols": symbols}}})  # fmt: skip
-    config = {} if bar_files else {"market__instruments": {"config": {"symbols": symbols}}}
-    yield _stage("market", instance, "market_day", progress, keys=market,
-                 partitions=_days(first, last), op_config=config)  # fmt: skip
-    yield _stage("archive", instance, "archiving", progress, partitions=_days(first, last),
-                 op_config=_archive_config(cut))  # fmt: skip
-    yield _stage("on-chain", instance, "onchain_hour", progress,
-                 partitions=(f"{window.first_hour:%Y-%m-%d-%H:%M}", f"{window.end_hour - _HOUR:%Y-%m-%d-%H:%M}"))  # fmt: skip
+        market, market_config = list(MARKET_ASSETS), symbol_config
+        yield _stage(
+            "daily history",
+            instance,
+            "market_day",
+            progress,
+            keys=[keys.INSTRUMENTS, keys.OHLC_1D],
+            partitions=_days(first - regimes.DAILY_LOOKBACK, first - _DAY),
+            op_config=symbol_config,
+        )
+    days = _days(first, last)
+    cut = last + _DAY - timedelta(days=HOT_DAYS)
+    hours = [f"{hour:%Y-%m-%d-%H:%M}" for hour in (window.first_hour, window.end_hour - _HOUR)]
+    yield _stage(
+        "market", instance, "market_day", progress, keys=market, partitions=days, op_config=market_config
+    )
+    yield _stage("archive", instance, "archiving", progress, partitions=days, op_config=_archive_config(cut))
+    yield _stage("on-chain", instance, "onchain_hour", progress, partitions=(hours[0], hours[1]))
 
 
 def _stage(
@@ -121,15 +129,9 @@ def _stage(
     instance: dg.DagsterInstance,
     job: str,
     progress: Callable[[str], Progress],
-    **options: Any,  # noqa: ANN401  # those of run_job
+    **options: Any,
 ) -> tuple[str, Outcome]:
     return name, run_job(instance, job, progress=progress(name), **options)
-
-
-def _market_keys() -> list[dg.AssetKey]:
-    from tracker_pipeline.automation.jobs import MARKET_ASSETS
-
-    return list(MARKET_ASSETS)
 
 
 def _archive_config(cut: datetime) -> dict[str, Any]:
@@ -181,7 +183,9 @@ def _describe(table: Table) -> dict[str, Any]:
         from psycopg import sql
 
         with connect() as connection:
-            counted = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(identifier(table))).fetchone()
+            counted = connection.execute(
+                sql.SQL("SELECT count(*) FROM {}").format(identifier(table))
+            ).fetchone()
             hot = counted[0] if counted else 0
     return {
         "table": table.name,
@@ -194,5 +198,7 @@ def _describe(table: Table) -> dict[str, Any]:
 
 def _last_score() -> dict[str, Any] | None:
     scores = scan("onchain.accumulation_scores").sort("snapshot_timestamp", "lookback_hours").collect()
-    last = scores.filter(pl.col("snapshot_timestamp") == pl.col("snapshot_timestamp").max(), pl.col("status") == "ok")
+    last = scores.filter(
+        pl.col("snapshot_timestamp") == pl.col("snapshot_timestamp").max(), pl.col("status") == "ok"
+    )
     return last.row(0, named=True) if last.height else None

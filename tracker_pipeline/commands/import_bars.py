@@ -53,7 +53,10 @@ def file_options(
 
 
 def import_files(
-    paths: Sequence[Path], *, options: BarFileOptions | None = None, tell: Callable[[str], None] = lambda text: None
+    paths: Sequence[Path],
+    *,
+    options: BarFileOptions | None = None,
+    tell: Callable[[str], None] = lambda text: None,
 ) -> Imported:
     """Load bar files into the bar tables and record their instruments.
 

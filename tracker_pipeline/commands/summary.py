@@ -39,7 +39,8 @@ def print_report(console: Console, report: "Report") -> None:
         score = report.score
         console.print(
             f"Score of {score['snapshot_timestamp']:%Y-%m-%d %H:%M} UTC over {score['lookback_hours']} h:"
-            f" {score['score_pct']} % ({score['band']}), {score['accumulators']} gained, {score['distributors']} lost,"
+            f" {score['score_pct']} % ({score['band']}),"
+            f" {score['accumulators']} gained, {score['distributors']} lost,"
             f" {score['matched']} of {score['universe']} addresses matched",
             highlight=False,
         )

@@ -15,6 +15,7 @@ from tracker_pipeline.domain.timeframes import GRACE, TIMEFRAMES, duration
 
 KEY: Final = ("venue", "symbol", "ts")
 _INSTRUMENT: Final = ("venue", "symbol")
+_INSTRUMENT_TEXT: Final = (pl.col("venue").cast(pl.String), pl.col("symbol").cast(pl.String))
 _PRICES: Final = ("open", "high", "low", "close")
 _TIME: Final = pl.Datetime("us", "UTC")
 
@@ -144,7 +145,7 @@ def find_gaps(
     spans = _expected_spans(listed, timeframe, start, end)
     present = (
         _in_utc(bars)
-        .select(*KEY)
+        .select(*_INSTRUMENT_TEXT, "ts")
         .filter(pl.col("ts").dt.truncate(timeframe) == pl.col("ts"))
         .join(spans, on=_INSTRUMENT)
         .filter(pl.col("ts").is_between("span_start", "span_end", closed="left"))
@@ -248,7 +249,7 @@ def _expected_spans(listed: pl.DataFrame, timeframe: str, start: datetime, end: 
         return pl.when(floor == moment).then(floor).otherwise(floor + length)
 
     clipped = (
-        listed.select(*_INSTRUMENT, _utc("listed_from", listed), _utc("listed_to", listed))
+        listed.select(*_INSTRUMENT_TEXT, _utc("listed_from", listed), _utc("listed_to", listed))
         .with_columns(
             span_start=ceiled(pl.max_horizontal("listed_from", first)),
             span_end=pl.min_horizontal("listed_to", stop).dt.truncate(timeframe),

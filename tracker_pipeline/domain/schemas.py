@@ -181,7 +181,6 @@ def _casts_exactly(given: pl.DataType, declared: pl.DataType) -> bool:
     return isinstance(declared, pl.Int64) and given.is_integer()
 
 
-
 T = ColumnType
 
 _VENUE = Column("venue", T.TEXT, "ccxt exchange id")
@@ -305,7 +304,11 @@ ML_FEATURES_15M: Final = Table(
         ),
         Column("null_reasons", T.JSON, "reason code for each feature that is NULL"),
         Column("feature_set_version", T.TEXT, "version of the feature definitions"),
-        Column("input_revision", T.INT, "sum of revisions - 1 over the input bars of the row's window: 0 if never corrected"),
+        Column(
+            "input_revision",
+            T.INT,
+            "sum of revisions - 1 over the input bars of the row's window: 0 if never corrected",
+        ),
     ),
 )
 
@@ -419,7 +422,12 @@ ACCUMULATION_SCORES: Final = Table(
         Column("snapshot_timestamp", T.TIME, "the hour"),
         Column("lookback_hours", T.INT, "24, 168 or 720"),
         Column("score_pct", T.NUMERIC, "change of the summed native balance, %", nullable=True),
-        Column("lst_score_pct", T.NUMERIC, "change of native + WETH + stETH, one rate on both legs, %", nullable=True),
+        Column(
+            "lst_score_pct",
+            T.NUMERIC,
+            "change of native + WETH + stETH, one rate on both legs, %",
+            nullable=True,
+        ),
         Column("trend_score", T.NUMERIC, "0 to 1; 0.5 is flat", nullable=True),
         Column("change_wei", T.WEI, "change of the summed native balance", nullable=True),
         Column("lst_change_wei", T.WEI, "change of the summed wealth", nullable=True),
@@ -439,7 +447,9 @@ ACCUMULATION_SCORES: Final = Table(
         Column("driver", T.TEXT, "the outlier with the largest change of wealth", nullable=True),
         Column("is_anomaly", T.BOOL, "the driver holds at least half of all movement"),
         Column("gini", T.NUMERIC, "concentration of positive current wealth, 0 to 1", nullable=True),
-        Column("steth_rate", T.NUMERIC, "ETH per stETH used on both legs; NULL when not known", nullable=True),
+        Column(
+            "steth_rate", T.NUMERIC, "ETH per stETH used on both legs; NULL when not known", nullable=True
+        ),
         Column("band", T.TEXT, "verdict on score_pct", nullable=True),
         Column("tags", T.TEXT_LIST, "what stands out"),
         Column("status", T.TEXT, "ok, no_baseline or low_coverage"),

@@ -23,11 +23,10 @@ import polars as pl
 
 from tracker_pipeline.domain.bar_grid import SERIES, BarGrid, known_bars
 from tracker_pipeline.domain.schemas import SETUPS
-from tracker_pipeline.domain.strategy_config import TIERS, StrategyConfig
+from tracker_pipeline.domain.strategy_config import MEMORY, TIERS, StrategyConfig
 from tracker_pipeline.domain.timeframes import duration
 from tracker_pipeline.domain.windows import BoolArray, IntArray, ratio, window_count, window_max
 
-MEMORY: Final = timedelta(days=7)
 # A bar at 23:45 remembers events from 7 days before its UTC day on, and the first of those has a high of up to one
 # day before. Bars and regimes must reach back by this; features only need the bars that signal.
 SETUP_LOOKBACK: Final = timedelta(days=9)

@@ -6,7 +6,8 @@ What belongs here: values, their validation, and the version that names them. Wh
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
+from datetime import timedelta
 from typing import Any, Final
 
 LARGE: Final = "large_cap"
@@ -14,22 +15,19 @@ MID: Final = "mid_cap"
 SMALL: Final = "small_cap"
 MEME: Final = "memecoin"
 TIERS: Final = (LARGE, MID, SMALL, MEME)
-_MEMORY_BARS: Final = 7 * 96  # how far back the detector remembers an event (`setups.MEMORY`)
+MEMORY: Final = timedelta(days=7)  # how long an event is remembered (`setups.py`); nothing may reach further
+_MEMORY_BARS: Final = MEMORY // timedelta(minutes=15)
 
 
 def _by_tier(large: float, mid: float, small: float, meme: float) -> dict[str, float]:
     return dict(zip(TIERS, (large, mid, small, meme), strict=True))
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def _plain(value: Any) -> Any:
     """Numbers as float throughout: -5 and -5.0 are one configuration."""
     if isinstance(value, Mapping):
         return {name: _plain(part) for name, part in value.items()}
-    return float(value) if _is_number(value) else value
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 @dataclass(frozen=True)
@@ -202,33 +200,3 @@ class StrategyConfig:
     def drop_of(self, tier: str) -> float:
         """The drop that a setup of this tier needs, negative, %."""
         return self.drop_pct_by_tier[tier] if self.use_tier_drops else self.drop_pct
-
-    @classmethod
-    def from_mapping(cls, values: Mapping[str, Any], *, tiers: Mapping[str, str]) -> "StrategyConfig":
-        """Build from plain values such as those of a YAML file; absent fields and tiers keep their defaults.
-
-        Raises:
-            ValueError: a field is unknown or has a wrong value; the text names it.
-        """
-        given = dict(values)
-        wrong = [
-            scalar.name
-            for scalar in fields(cls)
-            if scalar.type in {int, float} and not _is_number(given.get(scalar.name, 0))
-        ]
-        if wrong:
-            raise ValueError(f"strategy configuration: these must be numbers: {', '.join(wrong)}")
-        try:
-            if "grid" in given:
-                given["grid"] = Grid(**given["grid"])
-            if "costs" in given:
-                slippage = {**Costs().slippage_pct, **given["costs"].get("slippage_pct", {})}
-                given["costs"] = Costs(**{**given["costs"], "slippage_pct": slippage})
-            if "exits" in given:
-                own = {tier: Exits(**exits) for tier, exits in given["exits"].items()}
-                given["exits"] = {**_default_exits(), **own}
-            if "drop_pct_by_tier" in given:
-                given["drop_pct_by_tier"] = {**cls().drop_pct_by_tier, **given["drop_pct_by_tier"]}
-            return cls(**{**given, "tiers": tiers})
-        except (TypeError, AttributeError) as error:
-            raise ValueError(f"strategy configuration: {error}") from error

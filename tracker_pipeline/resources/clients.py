@@ -3,16 +3,13 @@
 What belongs here: the step from settings to a client. What does not: what a client does (`exchange`, `chain`).
 """
 
-from functools import cached_property
-from importlib import resources
 from typing import TYPE_CHECKING
 
 import dagster as dg
-import polars as pl
 from pydantic import PrivateAttr
 
 from tracker_pipeline.resources.sandbox_process import resolve
-from tracker_pipeline.settings import get_config, get_endpoints, rpc_urls
+from tracker_pipeline.settings import get_config, get_endpoints
 
 if TYPE_CHECKING:
     from tracker_pipeline.resources.chain import Chain

@@ -264,7 +264,11 @@ class _Pages:
 
     def _page(self, left: int, right: int, size: int) -> list[list[Any]]:
         def fetch(client: Any) -> list[list[Any]]:
-            return list(client.fetch_ohlcv(self._symbol, self._timeframe, left, size, {"until": right - 1}))
+            rows = client.fetch_ohlcv(self._symbol, self._timeframe, left, size, {"until": right - 1})
+            # ccxt takes an answer without any list of bars for one with an empty list.
+            if not rows and not _holds_list(client.last_json_response):
+                raise ValueError("no list of bars")
+            return list(rows)
 
         period = f"{_moment(left):%Y-%m-%d %H:%M} to {_moment(right):%Y-%m-%d %H:%M}"
         return self._session.call(f"{self._timeframe} bars of {self._symbol} from {period}", fetch)
@@ -320,3 +324,10 @@ def _moment(ms: int) -> datetime:
 
 def _known_moment(ms: int | None) -> datetime | None:
     return None if ms is None else _moment(ms)
+
+
+def _holds_list(document: Any) -> bool:
+    """Whether there is a list of rows, or an empty one, anywhere in a JSON document."""
+    if isinstance(document, dict):
+        return any(_holds_list(value) for value in document.values())
+    return isinstance(document, list) and all(isinstance(row, list | dict) for row in document)

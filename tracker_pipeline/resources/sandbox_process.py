@@ -116,5 +116,7 @@ def resolve(url: str) -> str:
     name, _, path = url.removeprefix(_SCHEME).partition("/")
     addresses = _sandbox(get_settings().state_folder)
     if name not in addresses:
-        raise PermanentError(f"the sandbox serves {', '.join(sorted(addresses))}, not {name!r}: correct the URL {url}")
+        raise PermanentError(
+            f"the sandbox serves {', '.join(sorted(addresses))}, not {name!r}: correct the URL {url}"
+        )
     return addresses[name] + (f"/{path}" if path else "")

@@ -161,14 +161,13 @@ def _page(query: dict[str, str], minutes: int, limit: int, now_ms: int) -> tuple
         return (moment_ms - offset_ms) // step_ms * step_ms + offset_ms
 
     length_ms = (limit - 1) * step_ms
+    start = _integer(query, "start", 0, low=0)
     if "start" in query and "end" not in query:
-        start = aligned(_integer(query, "start", 0, low=0))
-        return start, start + length_ms
-    end = aligned(_integer(query, "end", now_ms, low=0))
-    start = aligned(_integer(query, "start", 0, low=0))
-    if start > end and "start" in query:
+        return aligned(start), aligned(start) + length_ms
+    end = _integer(query, "end", now_ms, low=0)
+    if start > end:
         raise BadRequestError("Invalid startTime")
-    return max(start, aligned(min(end, now_ms)) - length_ms), end
+    return max(aligned(start), aligned(min(end, now_ms)) - length_ms), aligned(end)
 
 
 def _category(query: dict[str, str], *also: str) -> str:

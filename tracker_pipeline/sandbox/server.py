@@ -53,7 +53,9 @@ class SandboxOptions:
     stop_when_free: Path | None = None
 
 
-def run_sandbox(options: SandboxOptions, announce: Callable[[dict[str, str]], None] = lambda addresses: None) -> None:
+def run_sandbox(
+    options: SandboxOptions, announce: Callable[[dict[str, str]], None] = lambda addresses: None
+) -> None:
     """Serve until a signal arrives or nobody uses it.
 
     Args:
@@ -93,7 +95,8 @@ async def _listen(runner: web.AppRunner, port: int) -> int:
     await runner.setup()
     site = web.TCPSite(runner, _HOST, port)
     await site.start()
-    return runner.addresses[0][1]
+    port_taken: int = runner.addresses[0][1]
+    return port_taken
 
 
 def _publish(path: Path, exchange_port: int, chain_port: int) -> dict[str, str]:

@@ -90,7 +90,9 @@ def _move(connection: Connection, table: Table, day: date, cut: datetime, run_id
 def _hot_rows(connection: Connection, table: Table, day: date) -> pl.DataFrame:
     exact = {"numeric", "numeric(78,0)", "jsonb"}
     columns = sql.SQL(", ").join(
-        sql.SQL("{}::text").format(sql.Identifier(c.name)) if c.type.postgres in exact else sql.Identifier(c.name)
+        sql.SQL("{}::text").format(sql.Identifier(c.name))
+        if c.type.postgres in exact
+        else sql.Identifier(c.name)
         for c in table.columns
     )
     statement = sql.SQL("SELECT {} FROM {} WHERE {}").format(columns, identifier(table), _within(table))
@@ -99,7 +101,7 @@ def _hot_rows(connection: Connection, table: Table, day: date) -> pl.DataFrame:
 
 
 def _statement(text: str, table: Table) -> sql.Composed:
-    return sql.SQL(text).format(identifier(table), _within(table))  # type: ignore[arg-type]  # a literal of ours
+    return sql.SQL(text).format(identifier(table), _within(table))
 
 
 def _within(table: Table) -> sql.Composed:

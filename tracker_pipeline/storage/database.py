@@ -35,7 +35,9 @@ def open_connection(url: str) -> Connection:
         return psycopg.connect(url, connect_timeout=_CONNECT_SECONDS, options="-c timezone=UTC")
     except psycopg.OperationalError as error:
         refused = any(text in str(error) for text in ("authentication failed", "does not exist"))
-        kind = PermanentError if refused or (error.sqlstate or "")[:2] in _PERMANENT_STATES else TransientError
+        kind = (
+            PermanentError if refused or (error.sqlstate or "")[:2] in _PERMANENT_STATES else TransientError
+        )
         raise kind(
             f"cannot connect to the database {without_secrets(url)}: {_reason(error)};"
             " check TRACKER_DATABASE_URL, or unset it to use the embedded server"

@@ -42,7 +42,7 @@ def table_of(key: dg.AssetKey) -> Table:
     return TABLES[".".join(key.path)]
 
 
-class _TableIOManager(dg.ConfigurableIOManager):  # type: ignore[misc]  # dagster's base is untyped here
+class _TableIOManager(dg.ConfigurableIOManager):
     """What both managers share: windows, partition by partition, metadata, reads."""
 
     def handle_output(self, context: dg.OutputContext, obj: Output) -> None:
@@ -126,9 +126,7 @@ def _refuse_bad_day(table: Table, day: date, rows: pl.DataFrame) -> None:
         raise ValueError(f"{table.name}: {strangers} rows do not belong to {day}")
 
 
-def _by_partition(
-    context: dg.OutputContext, table: Table, obj: Output
-) -> Iterator[tuple[str, pl.DataFrame]]:
+def _by_partition(context: dg.OutputContext, table: Table, obj: Output) -> Iterator[tuple[str, pl.DataFrame]]:
     if isinstance(obj, PartitionFrames):
         yield from obj.frames
         return

@@ -66,7 +66,9 @@ def read_migrations(folder: Path | None = None) -> list[Migration]:
         found.append(Migration(int(match[1]), path.stem, path.read_text("utf-8")))
     numbers = [migration.number for migration in found]
     if not found or numbers != list(range(1, len(found) + 1)):
-        raise PermanentError(f"migrations in {folder} must be numbered 1, 2, 3 … without gaps; there are {numbers}")
+        raise PermanentError(
+            f"migrations in {folder} must be numbered 1, 2, 3 … without gaps; there are {numbers}"
+        )
     return found
 
 
@@ -98,7 +100,9 @@ def _recorded(connection: "Connection") -> dict[int, tuple[str, str]]:
     if not exists or not exists[0]:
         connection.execute(_BOOTSTRAP)
         connection.commit()
-    rows = connection.execute("SELECT number, name, checksum FROM tracker.migrations ORDER BY number").fetchall()
+    rows = connection.execute(
+        "SELECT number, name, checksum FROM tracker.migrations ORDER BY number"
+    ).fetchall()
     connection.commit()
     return {number: (name, checksum) for number, name, checksum in rows}
 

@@ -119,7 +119,10 @@ def _without_archived(
     former = stored.select(*table.key, pl.col("revision").alias("former"))
     return rest.join(former, on=table.key, how="left").select(
         pl.exclude("revision", "former"),
-        pl.when(pl.col("former").is_null()).then("revision").otherwise(pl.col("former") + 1).alias("revision"),
+        pl.when(pl.col("former").is_null())
+        .then("revision")
+        .otherwise(pl.col("former") + 1)
+        .alias("revision"),
     )
 
 
@@ -147,7 +150,8 @@ def _stage(connection: Connection, table: Table, rows: pl.DataFrame) -> sql.Iden
     """Copy `rows` to a temporary table that ends with the transaction."""
     stage = sql.Identifier("stage")
     columns = sql.SQL(", ").join(
-        sql.SQL("{} {}").format(sql.Identifier(c.name), sql.SQL(c.type.staged)) for c in table.columns  # type: ignore[arg-type]
+        sql.SQL("{} {}").format(sql.Identifier(c.name), sql.SQL(c.type.staged))
+        for c in table.columns
     )
     connection.execute(sql.SQL("CREATE TEMP TABLE {} ({}) ON COMMIT DROP").format(stage, columns))
     arrow = rows.select(table.column_by_name.keys()).to_arrow(compat_level=pl.CompatLevel.oldest())
@@ -190,14 +194,16 @@ def _value(table: Table, name: str) -> sql.Composed:
     """A staged value in the type of its column."""
     column = table.column_by_name[name]
     cast = f"::{column.type.postgres}" if column.type.staged != column.type.postgres else ""
-    return sql.SQL("s.{}{}").format(sql.Identifier(name), sql.SQL(cast))  # type: ignore[arg-type]
+    return sql.SQL("s.{}{}").format(sql.Identifier(name), sql.SQL(cast))
 
 
 def _update(table: Table, stage: sql.Identifier) -> sql.Composed:
     assigned = [
         sql.SQL("{} = {}").format(
             sql.Identifier(c.name),
-            sql.SQL("greatest(t.revision + 1, s.revision)") if c.name == "revision" else _value(table, c.name),
+            sql.SQL("greatest(t.revision + 1, s.revision)")
+            if c.name == "revision"
+            else _value(table, c.name),
         )
         for c in table.columns
         if c.name not in table.key
@@ -209,7 +215,9 @@ def _update(table: Table, stage: sql.Identifier) -> sql.Composed:
 
 def _insert(table: Table, stage: sql.Identifier) -> sql.Composed:
     columns = tuple(table.column_by_name)
-    return sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {} s WHERE NOT EXISTS (SELECT FROM {} t WHERE {})").format(
+    return sql.SQL(
+        "INSERT INTO {} ({}) SELECT {} FROM {} s WHERE NOT EXISTS (SELECT FROM {} t WHERE {})"
+    ).format(
         identifier(table),
         names(columns),
         sql.SQL(", ").join(_value(table, name) for name in columns),
@@ -220,7 +228,7 @@ def _insert(table: Table, stage: sql.Identifier) -> sql.Composed:
 
 
 def _delete(table: Table, stage: sql.Identifier, window: Window | None) -> sql.Composed:
-    bounds = sql.SQL("")
+    bounds = sql.Composed([])
     if window:
         bounds = sql.SQL("t.{0} >= %s AND t.{0} < %s AND ").format(sql.Identifier(table.time_column or ""))
     return sql.SQL("DELETE FROM {} t WHERE {}NOT EXISTS (SELECT FROM {} s WHERE {})").format(
@@ -229,7 +237,9 @@ def _delete(table: Table, stage: sql.Identifier, window: Window | None) -> sql.C
 
 
 _CARRIED = tuple(
-    column.name for column in BAR_REVISIONS.columns if column.name not in ("timeframe", "replaced_at", "run_id")
+    column.name
+    for column in BAR_REVISIONS.columns
+    if column.name not in ("timeframe", "replaced_at", "run_id")
 )
 
 
@@ -254,7 +264,11 @@ def _keep_archived_values(connection: Connection, table: Table, corrected: pl.Da
     """Copy the archived rows that a hot row is about to stand before to the table of revisions."""
     statement = sql.SQL(
         "INSERT INTO {} ({}, timeframe, replaced_at, run_id) VALUES ({}) ON CONFLICT DO NOTHING"
-    ).format(identifier(BAR_REVISIONS), names(_CARRIED), sql.SQL(", ").join([sql.Placeholder()] * (len(_CARRIED) + 3)))
+    ).format(
+        identifier(BAR_REVISIONS),
+        names(_CARRIED),
+        sql.SQL(", ").join([sql.Placeholder()] * (len(_CARRIED) + 3)),
+    )
     context = (_timeframe(table), datetime.now(UTC), run_id)
     with connection.cursor() as cursor:
         cursor.executemany(statement, [(*row, *context) for row in corrected.select(_CARRIED).iter_rows()])

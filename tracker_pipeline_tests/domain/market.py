@@ -51,7 +51,10 @@ def bars_from_prices(
             "venue": "bybit",
             "symbol": symbol,
             "ts": pl.Series([start + i * step for i in range(len(prices))], dtype=MOMENT),
-            **{name: [float(bar[i]) for bar in prices] for i, name in enumerate(("open", "high", "low", "close"))},
+            **{
+                name: [float(bar[i]) for bar in prices]
+                for i, name in enumerate(("open", "high", "low", "close"))
+            },
             "volume": 10.0,
         }
     )
@@ -81,7 +84,11 @@ def random_bars(
     """A random walk with wicks and volumes, without a share of its bars."""
     rng = np.random.default_rng(seed)
     bars = bars_from_closes(
-        random_closes(count, seed=seed), start=start, symbol=symbol, wick=0.1, volume=rng.uniform(0, 100, count)
+        random_closes(count, seed=seed),
+        start=start,
+        symbol=symbol,
+        wick=0.1,
+        volume=rng.uniform(0, 100, count),
     )
     return bars.filter(pl.Series(rng.uniform(size=count) >= holes))
 

@@ -57,7 +57,8 @@ def last_row(bars: pl.DataFrame, **options: object) -> dict[str, object]:
 
 
 def reasons(row: dict[str, object]) -> dict[str, str]:
-    return json.loads(str(row["null_reasons"]))
+    found: dict[str, str] = json.loads(str(row["null_reasons"]))
+    return found
 
 
 def same_bytes(left: pl.DataFrame, right: pl.DataFrame) -> bool:
@@ -227,7 +228,10 @@ def test_what_was_known_then_equals_the_full_run(cut: int, seed: int) -> None:
 
 def test_day_by_day_and_hour_by_hour_equal_one_run_byte_for_byte() -> None:
     bars = pl.concat(
-        [random_bars(40 * 96, seed=1, symbol="BTC/USDT"), random_bars(40 * 96, seed=2, symbol="X/USDT", holes=0.06)]
+        [
+            random_bars(40 * 96, seed=1, symbol="BTC/USDT"),
+            random_bars(40 * 96, seed=2, symbol="X/USDT", holes=0.06),
+        ]
     )
     reference = daily_from(bars.filter(pl.col("symbol") == "BTC/USDT"))
     whole = features_15m(bars, reference_bars=reference)
@@ -237,7 +241,9 @@ def test_day_by_day_and_hour_by_hour_equal_one_run_byte_for_byte() -> None:
         day = since.replace(hour=0, minute=0)
         part = features_15m(
             bars.filter(pl.col("ts").is_between(since - LOOKBACK, end, closed="left")),
-            reference_bars=reference.filter(pl.col("ts").is_between(day - REFERENCE_LOOKBACK, end, closed="left")),
+            reference_bars=reference.filter(
+                pl.col("ts").is_between(day - REFERENCE_LOOKBACK, end, closed="left")
+            ),
             since=since,
         )
         assert part.height
@@ -265,7 +271,9 @@ def test_indicators_equal_those_of_talib_after_warmup() -> None:
     features = features_15m(bars)
     for name, values in expected.items():
         # 10 days: the start of TA-Lib's averages and of ours has faded below the tolerance.
-        np.testing.assert_allclose(features[name].to_numpy()[960:], values[960:], rtol=1e-7, atol=1e-9, err_msg=name)
+        np.testing.assert_allclose(
+            features[name].to_numpy()[960:], values[960:], rtol=1e-7, atol=1e-9, err_msg=name
+        )
 
 
 def test_a_real_year_computes_without_gaps_or_nonsense(shared_data: Path) -> None:

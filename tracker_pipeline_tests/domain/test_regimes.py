@@ -44,12 +44,12 @@ def test_a_rise_two_hours_ago_is_no_change_within_the_hour_and_euphoria_by_the_d
         (steps((192, 100.0)), "NORMAL"),
         (steps((192, 100.0), (4, 97.0)), "PANIC"),  # 1h -3 %
         (steps((192, 100.0), (90, 95.0)), "PANIC"),  # 24h -5 %
-        (steps((192, 100.0), (10, 90.0), (80, 100.0)), "PANIC"),  # range 12 % and more
+        (steps((192, 100.0), (10, 88.0), (80, 100.0)), "PANIC"),  # range 12 %
         (steps((192, 100.0), (4, 98.0)), "CAUTION"),  # 1h -2 %
         (steps((192, 100.0), (8, 97.0)), "CAUTION"),  # 4h -3 %
         (steps((192, 100.0), (40, 103.5), (20, 100.3)), "CAUTION"),  # below the 24 h peak
-        (steps((150, 100.0), (96, 94.9)), "CAUTION"),  # below the 48 h peak
-        (steps((150, 100.0), (96, 95.1)), "NORMAL"),
+        (steps((150, 100.0), (100, 94.9)), "CAUTION"),  # below the 48 h peak
+        (steps((150, 100.0), (100, 95.1)), "NORMAL"),
         (steps((192, 100.0), (4, 103.0)), "EUPHORIA"),  # 1h +3 %
         (steps((192, 100.0), (40, 92.0), (40, 100.0)), "CAUTION"),  # range 8 %
     ],

@@ -98,7 +98,9 @@ def test_a_lake_that_cannot_be_written_to_leaves_the_rows_hot(two_days, monkeypa
 def test_a_missing_file_is_an_error_and_not_an_empty_day(two_days):
     archive.move_day(TABLE, DAY, cut=AFTER, run_id="r")
     next(lake.lake_root().rglob("*.parquet")).unlink()
-    with pytest.raises(PermanentError, match="1 files of market.ohlc_15m that the manifest lists are missing"):
+    with pytest.raises(
+        PermanentError, match="1 files of market.ohlc_15m that the manifest lists are missing"
+    ):
         scan(TABLE.name)
 
 

@@ -63,7 +63,9 @@ def test_a_replaced_table_holds_exactly_what_was_written_last_within_the_window(
     regimes = _regimes(4)
     write(regimes, schemas.REGIMES)
     next_day = (DAY[1], DAY[1] + timedelta(days=1))
-    write(_regimes(2).with_columns(pl.col("ts", "available_at") + timedelta(days=1)), schemas.REGIMES, next_day)
+    write(
+        _regimes(2).with_columns(pl.col("ts", "available_at") + timedelta(days=1)), schemas.REGIMES, next_day
+    )
     assert write(regimes.head(3), schemas.REGIMES) == Written(deleted=1, unchanged=3)
     assert stored("market.regimes").height == 5
 
@@ -136,7 +138,9 @@ def test_archived_rows_of_a_replaced_table_are_never_removed_in_silence(own_data
 
 
 def _regimes(count: int) -> pl.DataFrame:
-    return bars(count=count).select("venue", "ts", "available_at", trend=pl.lit("BULL"), stress=pl.lit("NORMAL"))
+    return bars(count=count).select(
+        "venue", "ts", "available_at", trend=pl.lit("BULL"), stress=pl.lit("NORMAL")
+    )
 
 
 def _snapshot(balances: list[str | None]) -> pl.DataFrame:

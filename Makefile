@@ -1,0 +1,31 @@
+# Each target works on a machine with only Python, make and git; a second call starts in seconds.
+PYTHON ?= python3
+VENV := .venv
+STAMP := $(VENV)/installed
+
+.PHONY: install demo up test lint clean
+install: $(STAMP)
+
+# pip reinstalls only when a pinned version or the package's own metadata has changed.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $(STAMP)
+
+demo: install
+	$(VENV)/bin/tracker demo
+
+up: install
+	$(VENV)/bin/tracker up
+
+test: install
+	$(VENV)/bin/python -m pytest
+
+lint: install
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy tracker_pipeline
+	$(VENV)/bin/lint-imports
+
+clean:
+	rm -rf $(VENV) .tracker
