@@ -32,24 +32,21 @@ class Block:
     parent_hash: str
 
 
-def last_at(moment: datetime, head: Block, read: Callable[[int], Block]) -> Block | None:
+def last_at(
+    moment: datetime, *, earlier: Block | None, later: Block, read: Callable[[int], Block]
+) -> Block | None:
     """Return the last block with a timestamp of `moment` or earlier, None where even block 0 is later.
 
     Args:
         moment: aware.
-        head: the newest block.
-        read: returns the block of a number below the head's.
+        earlier: any block at or before the moment, the closer the better; None where none is known.
+        later: any block after the moment, the closer the better.
+        read: returns the block of a number below that of `later`.
     """
-    if head.timestamp <= moment:
-        return head
-    later, step = head, _FIRST_STEP
-    earlier = None
-    while earlier is None:
-        if later.number == 0:
+    if earlier is None:
+        earlier, later = _bracket(moment, later, read)
+        if earlier is None:
             return None
-        block = read(max(0, _below(head, later, moment, step)))
-        earlier, later = (block, later) if block.timestamp <= moment else (None, block)
-        step *= 4
     looks = 0
     while later.number - earlier.number > 1:
         looks += 1
@@ -61,13 +58,21 @@ def last_at(moment: datetime, head: Block, read: Callable[[int], Block]) -> Bloc
     return earlier
 
 
-def _below(head: Block, later: Block, moment: datetime, step: int) -> int:
-    """A number probably at or before the moment, at the pace of the blocks seen so far."""
-    if head.number == later.number:
-        return later.number - step
-    pace = (head.timestamp - later.timestamp) / (head.number - later.number)
-    missing = int((later.timestamp - moment) / pace) if pace else step
-    return later.number - missing - missing // 8 - 1
+def _bracket(moment: datetime, top: Block, read: Callable[[int], Block]) -> tuple[Block | None, Block]:
+    """Go down from `top` to a block at or before the moment, in steps of the pace seen so far, each longer."""
+    later, step = top, _FIRST_STEP
+    while later.number > 0:
+        block = read(max(0, later.number - max(step, _blocks_between(moment, later, top))))
+        if block.timestamp <= moment:
+            return block, later
+        later, step = block, step * 4
+    return None, later
+
+
+def _blocks_between(moment: datetime, later: Block, top: Block) -> int:
+    """Blocks from the moment to `later` at the pace from there to `top`, and an eighth more; 0 if unknown."""
+    pace = (top.timestamp - later.timestamp) / max(1, top.number - later.number)
+    return int((later.timestamp - moment) / pace * 9 / 8) if pace else 0
 
 
 def _between(earlier: Block, later: Block, moment: datetime, *, halve: bool) -> int:

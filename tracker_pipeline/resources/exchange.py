@@ -1,10 +1,11 @@
 """Closed bars, listings and the clock of one exchange.
 
 What belongs here: what is asked of an exchange and how answers become frames. What does not: ccxt's ways
-(`ccxt_session.py`), whether bars are sane and what is done about holes (`domain.bars`, the assets).
+(`ccxt_session.py`), pages (`bar_pages.py`), whether bars are sane and what is done about holes (`domain.bars`,
+the assets).
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -17,6 +18,7 @@ import polars as pl
 
 from tracker_pipeline.domain.schemas import BARS
 from tracker_pipeline.domain.timeframes import GRACE, available_at, duration
+from tracker_pipeline.resources.bar_pages import EPOCH, BarPages, moment_of
 from tracker_pipeline.resources.ccxt_session import CcxtSession
 from tracker_pipeline.resources.errors import PermanentError, PipelineError, TransientError
 
@@ -24,8 +26,6 @@ MarketType = Literal["spot", "linear"]
 
 # What storage adds to a bar when it writes it.
 _STORAGE_COLUMNS: Final = ("revision", "run_id")
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_DEFAULT_PAGE: Final = 300  # bars a page where ccxt does not know: the least that a big venue serves
 _SOURCE: Final = "rest"
 
 INSTRUMENT_COLUMNS: Final = pl.Schema(
@@ -192,7 +192,7 @@ class Exchange:
             empty = _frame([], self.venue, symbol, timeframe, asked_at)
             text = f"{self.venue}: no {timeframe} bar of {symbol} is closed in this window yet"
             return Fetched(self.venue, symbol, timeframe, Outcome.EMPTY, start, start, text, empty)
-        pages = _Pages(self._session, symbol, timeframe)
+        pages = BarPages(self._session, symbol, timeframe)
         try:
             rows = list(pages.rows(first, stop))
         except PipelineError as error:
@@ -218,62 +218,6 @@ class Exchange:
         return bool(market.get("swap") and market.get("linear"))
 
 
-class _Pages:
-    """Walks a window of one symbol's bars page by page.
-
-    Venues cut pages at either end and some ignore bounds, so a page proves only what lies between its first
-    and last bar: what is left of the window on both sides is asked for again, until the answer is empty. A
-    window ends when its end has been reached, never because a page was short.
-
-    Attributes:
-        out_of_reach_to: end of what the venue does not serve, seen from its answering with later bars only.
-    """
-
-    def __init__(self, session: CcxtSession, symbol: str, timeframe: str) -> None:
-        self._session = session
-        self._symbol = symbol
-        self._timeframe = timeframe
-        self._step_ms = _ms(_EPOCH + duration(timeframe))
-        self.out_of_reach_to = _EPOCH
-
-    def rows(self, first: datetime, stop: datetime) -> Iterator[list[Any]]:
-        """The rows [ms, open, high, low, close, volume] that open in [first, stop), page after page.
-
-        Raises:
-            TransientError: a page could not be had now.
-            PermanentError: a page cannot be had.
-        """
-        size = self._session.page_size(self._symbol, _DEFAULT_PAGE)
-        for left in range(_ms(first), _ms(stop), size * self._step_ms):
-            yield from self._window(left, min(left + size * self._step_ms, _ms(stop)), size)
-
-    def _window(self, first: int, stop: int, size: int) -> Iterator[list[Any]]:
-        pending = [(first, stop)]
-        while pending:
-            left, right = pending.pop()
-            page = self._page(left, right, size)
-            inside = [row for row in page if left <= row[0] < right]
-            if not inside:
-                if page and min(row[0] for row in page) >= right:
-                    self.out_of_reach_to = max(self.out_of_reach_to, _moment(right))
-                continue
-            yield from inside
-            earliest, latest = min(row[0] for row in inside), max(row[0] for row in inside)
-            rest = [(left, earliest), (latest + self._step_ms, right)]
-            pending.extend((begin, end) for begin, end in rest if begin < end)
-
-    def _page(self, left: int, right: int, size: int) -> list[list[Any]]:
-        def fetch(client: Any) -> list[list[Any]]:
-            rows = client.fetch_ohlcv(self._symbol, self._timeframe, left, size, {"until": right - 1})
-            # ccxt takes an answer without any list of bars for one with an empty list.
-            if not rows and not _holds_list(client.last_json_response):
-                raise ValueError("no list of bars")
-            return list(rows)
-
-        period = f"{_moment(left):%Y-%m-%d %H:%M} to {_moment(right):%Y-%m-%d %H:%M}"
-        return self._session.call(f"{self._timeframe} bars of {self._symbol} from {period}", fetch)
-
-
 def _frame(
     rows: Iterable[list[Any]], venue: str, symbol: str, timeframe: str, asked_at: datetime
 ) -> pl.DataFrame:
@@ -289,7 +233,7 @@ def _frame(
         **{name: pl.col(name) for name in values},
         "source": pl.lit(_SOURCE),
         "fetched_at": pl.lit(asked_at),
-        "available_at": opened + (available_at(_EPOCH, timeframe) - _EPOCH),
+        "available_at": opened + (available_at(EPOCH, timeframe) - EPOCH),
     }
     return (
         pl.DataFrame(list(rows), schema=schema, orient="row")
@@ -301,33 +245,18 @@ def _frame(
 
 def _server_time(client: Any) -> datetime:
     if client.has.get("fetchTime"):
-        return _moment(client.fetch_time())
+        return moment_of(client.fetch_time())
     client.load_markets(reload=True)  # any answer carries the server's time to the second
     return parsedate_to_datetime(client.last_response_headers["Date"]).astimezone(UTC)
 
 
 def _floor(moment: datetime, step: timedelta) -> datetime:
-    return _EPOCH + (moment - _EPOCH) // step * step
+    return EPOCH + (moment - EPOCH) // step * step
 
 
 def _ceil(moment: datetime, step: timedelta) -> datetime:
-    return _EPOCH - (_EPOCH - moment) // step * step
-
-
-def _ms(moment: datetime) -> int:
-    return (moment - _EPOCH) // timedelta(milliseconds=1)
-
-
-def _moment(ms: int) -> datetime:
-    return _EPOCH + timedelta(milliseconds=ms)
+    return EPOCH - (EPOCH - moment) // step * step
 
 
 def _known_moment(ms: int | None) -> datetime | None:
-    return None if ms is None else _moment(ms)
-
-
-def _holds_list(document: Any) -> bool:
-    """Whether there is a list of rows, or an empty one, anywhere in a JSON document."""
-    if isinstance(document, dict):
-        return any(_holds_list(value) for value in document.values())
-    return isinstance(document, list) and all(isinstance(row, list | dict) for row in document)
+    return None if ms is None else moment_of(ms)

@@ -120,7 +120,33 @@ class EmbeddedPostgres:
         self._give_to_system_user(self._log)
         options = {**_OPTIONS, "unix_socket_directories": str(self.socket_folder)}
         words = " ".join(f"-c {name}='{value}'" for name, value in options.items())
-        self._pg_ctl("start", "-w", "-t", str(_START_SECONDS), "-l", str(self._log), "-o", words)
+        self._start_once_the_former_server_is_gone(words)
+
+    def _start_once_the_former_server_is_gone(self, options: str) -> None:
+        """Start; a killed server and its workers take a moment to be gone, so try for a while."""
+        deadline = time.monotonic() + _START_SECONDS
+        while True:
+            self._forget_a_zombie()
+            try:
+                self._pg_ctl("start", "-w", "-t", str(_START_SECONDS), "-l", str(self._log), "-o", options)
+            except TransientError:
+                last_words = self._log.read_text(errors="replace")[-1_000:]
+                lingering = any(text in last_words for text in ("shared memory block", "lock file"))
+                if not lingering or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
+            else:
+                return
+
+    def _forget_a_zombie(self) -> None:
+        """Remove the lock of a dead server that nobody reaps, as in a container without an init process."""
+        lock = self._data / "postmaster.pid"
+        try:
+            state = Path(f"/proc/{int(lock.read_text().split()[0])}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        except (OSError, ValueError, IndexError):
+            return
+        if state == "Z":
+            lock.unlink(missing_ok=True)
 
     def _create_database(self) -> None:
         import psycopg

@@ -177,6 +177,21 @@ def test_a_venue_that_answers_with_newer_bars_only_is_not_taken_for_empty() -> N
     assert "import bar files" in fetched.message
 
 
+def test_a_hole_answered_with_newer_bars_is_a_hole_and_the_rest_is_kept() -> None:
+    """Some venues ignore the end that is asked for; here the last hours of the window do not exist."""
+    hole = int((NOW - timedelta(hours=6)).timestamp() * 1000)
+
+    def without(rows: list[Any], request: web.Request) -> list[Any]:
+        later = [str(int(NOW.timestamp() * 1000)), "1", "2", "1", "2", "5", "7"]
+        return [row for row in rows if int(row[0]) < hole] or ([later] if "end" in request.query else [])
+
+    with exchange(editing(without)) as client:
+        fetched = client.bars("BTC/USDT", "15m", NOW - DAY, NOW - timedelta(hours=1))
+    assert fetched.outcome is Outcome.OK
+    assert fetched.frame.height == 72
+    assert fetched.covered_from == NOW - DAY
+
+
 @pytest.mark.parametrize(
     "response",
     [
