@@ -228,7 +228,7 @@ def archive_audit(
 def sandbox(
     exchange_port: Annotated[int, typer.Option(help="Port of the exchange; 0 takes a free one.")] = 0,
     chain_port: Annotated[int, typer.Option(help="Port of the chain; 0 takes a free one.")] = 0,
-    seed: Annotated[int, typer.Option(help="Another seed is another market and chain.")] = 7,
+    seed: Annotated[int, typer.Option(help="Another seed is another market and chain.")] = 22,
     whales: Annotated[int, typer.Option(min=1, help="Funded addresses on the chain.")] = 1_200,
     replay: Annotated[
         list[Path] | None, typer.Option(help="Bar files to serve in place of simulated prices.", exists=True)

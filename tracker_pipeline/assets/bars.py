@@ -13,7 +13,7 @@ import polars as pl
 
 from tracker_pipeline import keys
 from tracker_pipeline.assets.declaration import blocks_of_days, day_of, table_asset
-from tracker_pipeline.domain.bars import resample
+from tracker_pipeline.domain.bars import rejected, resample, sane
 from tracker_pipeline.domain.schemas import BARS
 from tracker_pipeline.domain.timeframes import TIMEFRAMES
 from tracker_pipeline.partitions import DAILY
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _FINEST: Final = "15m"
 # 30 days of 15m bars of 90 symbols are 259,200 rows, about 40 MB; a block is also what a broken run repeats.
 _BLOCK: Final = timedelta(days=30)
+_MOST_REJECTED: Final = 0.001
 
 _DESCRIPTIONS: Final = {
     "15m": "Closed 15-minute bars of every instrument: what features, regimes and labels are computed from.",
@@ -89,7 +90,23 @@ def _fetched(
     answers = exchange.client().bars_many(symbols.to_list(), timeframe, start, end)
     _refuse_failures(list(answers.values()))
     frame = pl.concat(answer.frame for answer in answers.values())
-    return _with_provenance(frame, timeframe, context.run.run_id)
+    return _with_provenance(_sane(context, frame, timeframe), timeframe, context.run.run_id)
+
+
+def _sane(context: dg.AssetExecutionContext, frame: pl.DataFrame, timeframe: str) -> pl.DataFrame:
+    """Leave out bars that no market can have made, such as a high below the low, and say which.
+
+    A few such bars are the venue's glitches; more than one in a thousand mean that it is not serving bars.
+    """
+    refused = rejected(frame, timeframe=timeframe)
+    if refused.is_empty():
+        return frame
+    first = refused.row(0, named=True)
+    text = f"{refused.height} of {frame.height} bars are not sane, such as {first['symbol']} at {first['ts']}"
+    if refused.height > _MOST_REJECTED * frame.height:
+        raise PermanentError(f"{text}: {first['reason']}; nothing was stored for these days")
+    context.log.warning(f"{text}: {first['reason']}; they were left out")
+    return sane(frame, timeframe=timeframe)
 
 
 def _refuse_failures(answers: list["Fetched"]) -> None:
@@ -121,7 +138,7 @@ def _rolled_up(
     complete = TIMEFRAMES[timeframe] // TIMEFRAMES[_FINEST]
     rolled = resample(finer, timeframe).filter(pl.col("n_src") == complete)
     stamped = rolled.with_columns(
-        source=pl.lit(f"rollup of {_FINEST}"), fetched_at=pl.lit(datetime.now(UTC), pl.Datetime("us", "UTC"))
+        source=pl.lit("rollup"), fetched_at=pl.lit(datetime.now(UTC), pl.Datetime("us", "UTC"))
     )
     return _with_provenance(stamped, timeframe, context.run.run_id)
 

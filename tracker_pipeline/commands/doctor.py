@@ -5,9 +5,10 @@ What belongs here: asking every part whether it works. What does not: repairing.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 from tracker_pipeline.resources.errors import PipelineError
-from tracker_pipeline.settings import ConfigurationError, get_config, get_endpoints, get_settings, rpc_urls
+from tracker_pipeline.settings import ConfigurationError, get_config, get_settings
 
 
 @dataclass(frozen=True)
@@ -97,10 +98,10 @@ def _exchange() -> str:
 def _chain() -> str:
     from tracker_pipeline.resources.clients import ChainResource
 
-    rpc_urls(get_endpoints())
     resource = ChainResource.configured()
-    head = resource.client().head()
-    return f"{resource.network} answers, its head is block {head.number} of {head.timestamp:%Y-%m-%d %H:%M:%S} UTC"
+    hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=1)
+    block = resource.client().block_at(hour)
+    return f"{resource.network} answers, {hour:%H:%M} UTC is block {block.number} of {block.timestamp:%H:%M:%S}"
 
 
 def _address_lists() -> str:

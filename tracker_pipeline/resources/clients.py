@@ -9,9 +9,11 @@ import dagster as dg
 from pydantic import PrivateAttr
 
 from tracker_pipeline.resources.sandbox_process import resolve
-from tracker_pipeline.settings import get_config, get_endpoints
+from tracker_pipeline.settings import ConfigurationError, get_config, get_endpoints, rpc_urls
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from tracker_pipeline.resources.chain import Chain
     from tracker_pipeline.resources.exchange import Exchange
 
@@ -41,12 +43,47 @@ class ExchangeResource(dg.ConfigurableResource):  # type: ignore[misc]  # dagste
 
 
 class ChainResource(dg.ConfigurableResource):  # type: ignore[misc]
-    """The chain of the configuration."""
+    """The chain of the configuration, and the address lists that go with it."""
 
     network: str
     _client: "Chain | None" = PrivateAttr(default=None)
 
     @classmethod
     def configured(cls) -> "ChainResource":
-        """As settings say."""
+        """As settings say; endpoints are read when first used, as they may be secrets."""
         return cls(network=get_config().chain.network)
+
+    def client(self) -> "Chain":
+        """The client, opened once for each run; starts the sandbox where a URL is one of its."""
+        if self._client is None:
+            from tracker_pipeline.resources.chain import Chain
+
+            config, endpoints = get_config().chain, get_endpoints()
+            self._client = Chain(
+                self.network,
+                endpoints.chain_id,
+                [resolve(url.get_secret_value()) for url in rpc_urls(endpoints)],
+                multicall3=config.multicall3,
+                addresses_per_call=config.addresses_per_call,
+                confirmations=config.confirmations,
+            )
+        return self._client
+
+    def universe(self) -> "pl.DataFrame":
+        """The configured address lists as rows of `onchain.whale_universe`."""
+        from tracker_pipeline.domain.addresses import universe
+        from tracker_pipeline.resources.address_lists import read_address_list, read_well_known
+
+        lists = [read_address_list(resolve(source)) for source in get_endpoints().address_lists]
+        if not lists:
+            raise ConfigurationError(
+                "no address list is configured: name CSV files with the columns address,label under"
+                " endpoints.live.address_lists"
+            )
+        return universe(self.network, [entry for entries in lists for entry in entries], read_well_known())
+
+    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
+        """Close the connections of the run."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
