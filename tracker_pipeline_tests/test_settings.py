@@ -58,7 +58,7 @@ def test_an_unknown_setting_is_named(monkeypatch, name, value, message):
         ("market: {venue: bybit, market_type: options}", "market.market_type: Input should be 'spot' or 'linear'"),
         ("chain: {max_unknown_frac: 2}", "chain.max_unknown_frac: Input should be less than or equal to 1"),
         (
-            "universe: {version: 2, symbols: [{base: A, group: g, tier: mid_cap}, {base: A, group: g, tier: mid_cap}]}",
+            "universe: {version: 2, symbols: [&a {base: A, group: g, tier: mid_cap}, *a]}",
             "listed twice: A",
         ),
     ],

@@ -30,14 +30,14 @@ def run_archive(name: str, *, day: date | None, cut: datetime | None, dry_run: b
     counts = _hot_days(table)
     chosen = {d: n for d, n in counts.items() if (day is None or d == day) and _ends(d) <= cut}
     if dry_run:
-        return [{"table": name, "day": d, "would move": n} for d, n in chosen.items()]
+        return [{"table": name, "day": d, "would_move": n} for d, n in chosen.items()]
     moved = [move_day(table, d, cut=cut, run_id=_RUN_ID) for d in chosen]
     return [
         {
             "table": name,
             "day": m.day,
-            "moved": m.rows_moved,
-            "cold rows of the day": m.rows_cold,
+            "rows_moved": m.rows_moved,
+            "rows_cold": m.rows_cold,
             "note": m.reason,
         }
         for m in moved
@@ -54,13 +54,13 @@ def archive_overview(name: str | None) -> list[dict[str, Any]]:
         overview.append(
             {
                 "table": table.name,
-                "hot window, days": get_config().archive.hot_days[table.name],
-                "hot rows": sum(_hot_days(table).values()),
-                "cold rows": int(own.get_column("rows").sum()),
+                "hot_days": get_config().archive.hot_days[table.name],
+                "hot_rows": sum(_hot_days(table).values()),
+                "cold_rows": int(own.get_column("rows").sum()),
                 "files": own.height,
                 "bytes": int(own.get_column("bytes").sum()),
-                "oldest": own.get_column("data_day").min(),
-                "newest": own.get_column("data_day").max(),
+                "oldest_day": own.get_column("data_day").min(),
+                "newest_day": own.get_column("data_day").max(),
             }
         )
     return overview
@@ -70,7 +70,9 @@ def audit(name: str | None) -> list[dict[str, Any]]:
     """Files that are missing, altered, or in the lake without a row in the manifest."""
     root = lake.lake_root()
     parts = scan("archive.batches").collect()
-    live = parts.filter(pl.col("state") == "live", pl.lit(name is None) | (pl.col("table_name") == name))
+    live = parts.filter(pl.col("state") == "live")
+    if name:
+        live = live.filter(pl.col("table_name") == _archived_table(name).name)
     problems = []
     for part in live.iter_rows(named=True):
         path = root / part["path"]

@@ -3,6 +3,7 @@
 What belongs here: the step from settings to a client. What does not: what a client does (`exchange`, `chain`).
 """
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -14,11 +15,12 @@ from tracker_pipeline.settings import ConfigurationError, get_config, get_endpoi
 if TYPE_CHECKING:
     import polars as pl
 
+    from tracker_pipeline.domain.addresses import ListedAddress
     from tracker_pipeline.resources.chain import Chain
     from tracker_pipeline.resources.exchange import Exchange
 
 
-class ExchangeResource(dg.ConfigurableResource):  # type: ignore[misc]  # dagster's base is untyped here
+class ExchangeResource(dg.ConfigurableResource[None]):
     """The exchange of the configuration."""
 
     venue: str
@@ -42,7 +44,7 @@ class ExchangeResource(dg.ConfigurableResource):  # type: ignore[misc]  # dagste
         return self._client
 
 
-class ChainResource(dg.ConfigurableResource):  # type: ignore[misc]
+class ChainResource(dg.ConfigurableResource[None]):
     """The chain of the configuration, and the address lists that go with it."""
 
     network: str
@@ -72,18 +74,31 @@ class ChainResource(dg.ConfigurableResource):  # type: ignore[misc]
     def universe(self) -> "pl.DataFrame":
         """The configured address lists as rows of `onchain.whale_universe`."""
         from tracker_pipeline.domain.addresses import universe
-        from tracker_pipeline.resources.address_lists import read_address_list, read_well_known
+        from tracker_pipeline.resources.address_lists import read_well_known_addresses
 
-        lists = [read_address_list(resolve(source)) for source in get_endpoints().address_lists]
-        if not lists:
+        places = get_endpoints().address_lists
+        if not places:
             raise ConfigurationError(
                 "no address list is configured: name CSV files with the columns address,label under"
                 " endpoints.live.address_lists"
             )
-        return universe(self.network, [entry for entries in lists for entry in entries], read_well_known())
+        entries = [entry for place in places for entry in _listed(place)]
+        return universe(self.network, entries, read_well_known_addresses())
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
         """Close the connections of the run."""
         if self._client is not None:
             self._client.close()
             self._client = None
+
+
+def _listed(place: str) -> "list[ListedAddress]":
+    """The lines of a list, each with the place as configured for its source.
+
+    What a sandbox:// place resolves to may have another port tomorrow, which must not make a new universe.
+    """
+    from tracker_pipeline.resources.address_lists import read_address_list
+
+    resolved = resolve(place)
+    lines = read_address_list(resolved)
+    return [line if resolved == place else replace(line, source=place) for line in lines]

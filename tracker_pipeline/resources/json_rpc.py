@@ -116,7 +116,7 @@ class Endpoint:
         # The causes are left out on purpose: their texts may hold the URL.
         try:
             response = self._http.post(self._url, json=request)
-        except httpx.TimeoutException:
+        except (httpx.ReadTimeout, httpx.WriteTimeout):
             kind = TooMuchError if method == "eth_call" else TransientError
             raise kind(f"{self.name} did not answer {method} in time; try again later") from None
         except httpx.HTTPError as error:
@@ -138,10 +138,14 @@ class Endpoint:
         if code in _THROTTLED_CODES or _THROTTLED.search(text):
             return _ThrottledError(f"{said}; ask it less often or later", None)
         if _NO_STATE.search(text):
-            return MissingStateError(f"{said}: it has no state of that block; an archive endpoint is needed")
-        if method == "eth_call" and code != 3 and _TOO_MUCH.search(text):
+            return MissingStateError(
+                f"{said}: the node has pruned the state of that block; an archive endpoint is needed"
+            )
+        # A revert of the outer call is no sign of its size: the inner calls may all fail without it.
+        reverted = "execution reverted" in text
+        if method == "eth_call" and not reverted and _TOO_MUCH.search(text):
             return TooMuchError(f"{said}; lower addresses_per_call")
-        if code in _PERMANENT_CODES:
+        if reverted or code in _PERMANENT_CODES:
             return PermanentError(f"{said}: asking again would give the same answer")
         return TransientError(f"{said}; try again later")
 
@@ -149,7 +153,9 @@ class Endpoint:
         status = response.status_code
         said = f"{self.name} answered {method} with HTTP status {status}"
         if response.is_success:
-            return TransientError(f"{self.name} answered {method} with something other than JSON-RPC; try again later")
+            return TransientError(
+                f"{self.name} answered {method} with something other than JSON-RPC; try again later"
+            )
         if status == httpx.codes.REQUEST_ENTITY_TOO_LARGE:
             return TooMuchError(f"{said}; lower addresses_per_call")
         if status == httpx.codes.TOO_MANY_REQUESTS:

@@ -65,7 +65,8 @@ class SandboxProcess:
             os.kill(held["pid"], 0)
         except (OSError, ValueError, KeyError):
             return None
-        return held["addresses"]
+        addresses: Mapping[str, str] = held["addresses"]
+        return addresses
 
     def _launch(self) -> Mapping[str, str]:
         self._addresses.unlink(missing_ok=True)
