@@ -47,6 +47,9 @@ TABLE_ASSETS: list[dg.AssetsDefinition] = [
 ]
 
 
+ALL_ASSETS: list[dg.AssetsDefinition] = [*TABLE_ASSETS, *archive.archives]
+
+
 def build_definitions(resource_overrides: Mapping[str, object] | None = None) -> dg.Definitions:
     """Everything of the code location.
 
@@ -54,7 +57,7 @@ def build_definitions(resource_overrides: Mapping[str, object] | None = None) ->
         resource_overrides: resources to use in place of those of the configuration, by name.
     """
     return dg.Definitions(
-        assets=[*TABLE_ASSETS, *archive.archives],
+        assets=ALL_ASSETS,
         asset_checks=[
             *(schema_check(table_of(asset.key)) for asset in TABLE_ASSETS),
             *(archive_check(TABLES[name]) for name in get_config().archive.hot_days),

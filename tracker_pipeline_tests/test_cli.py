@@ -119,9 +119,7 @@ def test_archive_run_moves_only_what_lies_before_the_cut(two_days):
     planned = tracker(
         "archive", "run", "--table", "market.ohlc_15m", "--cut", cut, "--dry-run", "--format", "json"
     )
-    assert json.loads(planned.stdout) == [
-        {"table": "market.ohlc_15m", "day": "2024-05-01", "would_move": 96}
-    ]
+    assert json.loads(planned.stdout) == [{"table": "market.ohlc_15m", "day": "2024-05-01", "would_move": 96}]
     assert not lake.lake_root().exists()
     moved = tracker("archive", "run", "--table", "market.ohlc_15m", "--cut", cut, "--format", "json")
     assert json.loads(moved.stdout)[0]["rows_moved"] == 96

@@ -55,7 +55,10 @@ def test_an_unknown_setting_is_named(monkeypatch, name, value, message):
         ("history_start: [", "is not valid YAML"),
         ("- a\n- b", "must hold a mapping"),
         ("history_begin: 2024-01-01", "history_begin: Extra inputs are not permitted"),
-        ("market: {venue: bybit, market_type: options}", "market.market_type: Input should be 'spot' or 'linear'"),
+        (
+            "market: {venue: bybit, market_type: options}",
+            "market.market_type: Input should be 'spot' or 'linear'",
+        ),
         ("chain: {max_unknown_frac: 2}", "chain.max_unknown_frac: Input should be less than or equal to 1"),
         (
             "universe: {version: 2, symbols: [&a {base: A, group: g, tier: mid_cap}, *a]}",

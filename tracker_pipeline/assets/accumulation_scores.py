@@ -11,6 +11,7 @@ from tracker_pipeline import keys
 from tracker_pipeline.assets.declaration import hour_of, table_asset
 from tracker_pipeline.domain import schemas
 from tracker_pipeline.domain.accumulation import accumulation_score, find_baseline
+from tracker_pipeline.domain.accumulation_tags import tags
 from tracker_pipeline.partitions import HOURLY
 from tracker_pipeline.resources.failures import classified
 from tracker_pipeline.settings import get_config
@@ -61,13 +62,14 @@ def _score(network: str, hour: datetime, lookback: timedelta, current: pl.DataFr
     at = find_baseline(runs, at=hour, lookback=lookback, tolerance=_TOLERANCE)
     baseline = _snapshot(network, at) if at else current.clear()
     result = accumulation_score(current, baseline, steth_rate=None)
-    status = "no_baseline" if at is None else "low_coverage" if _coverage(current) < _LEAST_COVERAGE else "ok"
+    complete = _coverage(current) >= _LEAST_COVERAGE
+    status = "no_baseline" if at is None else "ok" if complete else "low_coverage"
     return {
         **_as_text(result),
         "network": network,
         "snapshot_timestamp": hour,
         "lookback_hours": int(lookback / timedelta(hours=1)),
-        "tags": [],
+        "tags": tags(result, current, baseline, complete=complete) if at else [],
         "status": status,
         "baseline_timestamp": at,
         "elapsed_seconds": _elapsed_seconds(current, baseline),

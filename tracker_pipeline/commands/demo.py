@@ -13,12 +13,14 @@ from typing import Any, Final
 
 import dagster as dg
 import polars as pl
+from psycopg import sql
 
 from tracker_pipeline import keys
 from tracker_pipeline.automation.jobs import MARKET_ASSETS
 from tracker_pipeline.commands.import_bars import Imported, import_files
 from tracker_pipeline.commands.project import shared_instance
 from tracker_pipeline.commands.runs import Outcome, Progress, run_job
+from tracker_pipeline.definitions import ALL_ASSETS
 from tracker_pipeline.domain import regimes
 from tracker_pipeline.domain.fingerprint import content_hash
 from tracker_pipeline.domain.schemas import BARS, TABLES, Table
@@ -52,7 +54,7 @@ class Report:
 
     outcomes: list[tuple[str, Outcome]] = field(default_factory=list)
     imported: Imported | None = None
-    tables: list[dict[str, Any]] = field(default_factory=list)
+    assets: list[dict[str, Any]] = field(default_factory=list)
     score: dict[str, Any] | None = None
 
     @property
@@ -83,7 +85,7 @@ def run_demo(
             report.outcomes.append((name, outcome))
             if outcome.failure:
                 break
-    report.tables = [_describe(table) for table in TABLES.values()]
+    report.assets = [_describe(asset.key, report.outcomes) for asset in ALL_ASSETS]
     report.score = _last_score()
     return report
 
@@ -175,25 +177,33 @@ def _stored_days(timeframe: str) -> tuple[datetime, datetime]:
     return edges[0], edges[1]
 
 
-def _describe(table: Table) -> dict[str, Any]:
-    """Rows, hot and cold, and a hash of the content without its provenance."""
+def _describe(key: dg.AssetKey, outcomes: list[tuple[str, Outcome]]) -> dict[str, Any]:
+    """Rows of an asset, hot and cold, a hash of their content without provenance, and how its runs went."""
+    is_archive = key.path[0] == "archive"
+    table = TABLES[".".join(key.path[-2:])]
     rows = scan(table.name).collect()
-    hot = 0
-    if table.store == "postgres":
-        from psycopg import sql
-
-        with connect() as connection:
-            counted = connection.execute(
-                sql.SQL("SELECT count(*) FROM {}").format(identifier(table))
-            ).fetchone()
-            hot = counted[0] if counted else 0
+    hot = _hot_count(table)
+    op = key.to_python_identifier()
+    checks = [words for _, outcome in outcomes for words in outcome.checks.get(op, [])]
     return {
-        "table": table.name,
-        "rows": rows.height,
-        "hot": hot,
+        "asset": key.to_user_string(),
+        "rows": rows.height - hot if is_archive else rows.height,
+        "hot": 0 if is_archive else hot,
         "cold": rows.height - hot,
-        "content": content_hash(rows, table, provenance=False)[:12],
+        "content": content_hash(rows, table, provenance=False)[:8],
+        "checks_passed": sum(not words for words in checks),
+        "checks_failed": sum(bool(words) for words in checks),
+        "seconds": round(sum(outcome.seconds_by_asset.get(op, 0.0) for _, outcome in outcomes), 1),
     }
+
+
+def _hot_count(table: Table) -> int:
+    if table.store == "lake":
+        return 0
+    statement = sql.SQL("SELECT count(*) FROM {}").format(identifier(table))
+    with connect() as connection:
+        row = connection.execute(statement).fetchone()
+    return row[0] if row else 0
 
 
 def _last_score() -> dict[str, Any] | None:

@@ -101,7 +101,9 @@ def _chain() -> str:
     resource = ChainResource.configured()
     hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=1)
     block = resource.client().block_at(hour)
-    return f"{resource.network} answers, {hour:%H:%M} UTC is block {block.number} of {block.timestamp:%H:%M:%S}"
+    return (
+        f"{resource.network} answers, {hour:%H:%M} UTC is block {block.number} of {block.timestamp:%H:%M:%S}"
+    )
 
 
 def _address_lists() -> str:

@@ -24,20 +24,25 @@ class Outcome:
     Attributes:
         seconds: wall time of the run.
         failure: one sentence where it failed, else empty.
-        seconds_by_asset: wall time of each step.
+        checks: of each asset, by its op name: the checks that ran, with the words of those that failed.
+        seconds_by_asset: wall time of each asset, by its op name.
     """
 
     name: str
     seconds: float
     failure: str = ""
-    checks_passed: int = 0
-    checks_failed: list[str] = field(default_factory=list)
+    checks: dict[str, list[str]] = field(default_factory=dict)
     seconds_by_asset: dict[str, float] = field(default_factory=dict)
 
     @property
     def succeeded(self) -> bool:
         """Whether the run and all its checks ended well."""
-        return not self.failure and not self.checks_failed
+        return not self.failure and not self.problems
+
+    @property
+    def problems(self) -> list[str]:
+        """What the failed checks said."""
+        return [words for outcomes in self.checks.values() for words in outcomes if words]
 
 
 def run_job(
@@ -92,11 +97,9 @@ def _tell(event: dg.EventLogEntry, progress: Progress) -> None:
 
 def _read_events(result: dg.ExecuteInProcessResult, outcome: Outcome) -> None:
     for evaluation in result.get_asset_check_evaluations():
-        if evaluation.passed:
-            outcome.checks_passed += 1
-        else:
-            name = f"{evaluation.asset_key.to_user_string()}: {evaluation.check_name}"
-            outcome.checks_failed.append(f"{name} ({evaluation.description or 'no further words'})")
+        name = f"{evaluation.asset_key.to_user_string()}: {evaluation.check_name}"
+        words = "" if evaluation.passed else f"{name}: {evaluation.description or 'failed'}"
+        outcome.checks.setdefault(evaluation.asset_key.to_python_identifier(), []).append(words)
     for event in result.all_events:
         if event.event_type == dg.DagsterEventType.STEP_SUCCESS and event.step_key:
             duration = getattr(event.event_specific_data, "duration_ms", 0.0)

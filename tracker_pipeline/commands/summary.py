@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -22,19 +23,18 @@ def print_report(console: Console, report: "Report") -> None:
     """Print what the demo did and what there is now."""
     if report.imported:
         print_import(console, report.imported)
-    stored = Table("table", "rows", "hot", "cold", "content", title="Stored")
-    for column in stored.columns[1:4]:
-        column.justify = "right"
-    for row in report.tables:
-        stored.add_row(row["table"], *(f"{row[name]:,}" for name in ("rows", "hot", "cold")), row["content"])
+    # Seven columns of figures in the 80 of an ordinary terminal.
+    stored = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
+    for name in ("asset", "rows", "hot", "cold", "content", "checks", "seconds"):
+        stored.add_column(name, no_wrap=True, justify="left" if name in ("asset", "content") else "right")
+    for row in report.assets:
+        failed = f"{row['checks_failed']} failed" if row["checks_failed"] else ""
+        checks = failed or (f"{row['checks_passed']} ok" if row["checks_passed"] else "-")
+        counts = [f"{row[name]:,}" for name in ("rows", "hot", "cold")]
+        stored.add_row(row["asset"], *counts, row["content"], checks, f"{row['seconds']:.1f}")
     console.print(stored)
-    stages = Table("stage", "seconds", "checks passed", "checks failed", title="Stages")
-    for column in stages.columns[1:]:
-        column.justify = "right"
-    for name, outcome in report.outcomes:
-        failed = str(len(outcome.checks_failed))
-        stages.add_row(name, f"{outcome.seconds:.1f}", str(outcome.checks_passed), failed)
-    console.print(stages)
+    stages = ", ".join(f"{name} {outcome.seconds:.1f} s" for name, outcome in report.outcomes)
+    console.print(f"Time of the stages: {stages}", highlight=False)
     if report.score:
         score = report.score
         console.print(
@@ -45,7 +45,7 @@ def print_report(console: Console, report: "Report") -> None:
             highlight=False,
         )
     for _, outcome in report.outcomes:
-        for problem in [outcome.failure, *outcome.checks_failed]:
+        for problem in [outcome.failure, *outcome.problems]:
             if problem:
                 console.print(f"[red]failed:[/red] {problem}", highlight=False)
     done = "Everything succeeded" if report.succeeded else "Not everything succeeded"
@@ -56,17 +56,15 @@ def report_as_dict(report: "Report") -> dict[str, Any]:
     """The demo's report for programs."""
     return {
         "succeeded": report.succeeded,
-        "tables": report.tables,
+        "assets": report.assets,
         "score": report.score,
         "imported": vars(report.imported) if report.imported else None,
         "stages": [
             {
                 "stage": name,
                 "seconds": round(outcome.seconds, 2),
-                "seconds_by_asset": {k: round(v, 2) for k, v in outcome.seconds_by_asset.items()},
-                "checks_passed": outcome.checks_passed,
-                "checks_failed": outcome.checks_failed,
                 "failure": outcome.failure,
+                "problems": outcome.problems,
             }
             for name, outcome in report.outcomes
         ],

@@ -47,8 +47,8 @@ def tags(
     - *Insufficient Data* compares with 70 % of the universe exactly, not with a truncated number of addresses.
     - *Organic Accumulation* counts addresses that gained more than gas and rebases, not those that gained a wei, and
       is a share of the matched addresses, which are the ones that were judged.
-    - *LST Migration* needs an address whose ETH, WETH and stETH moved in opposite directions, each by more than gas and
-      rebases explain, while its wealth stayed the same within those and the difference between par and the market
+    - *LST Migration* needs an address whose ETH, WETH and stETH moved in opposite directions, each by more than gas
+      and rebases explain, while its wealth stayed the same within those and the difference between par and the market
       rate on what moved: contracts convert at par, markets at the rate. A mere spending on gas is none.
     - *High Conviction* compares the LST score with the outlier threshold once; the threshold is already three MADs.
     - *Technical Activity* in its place compares what moved in stETH, not all stETH that is held, with the native

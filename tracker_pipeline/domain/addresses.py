@@ -126,15 +126,15 @@ def universe(
         well_known: addresses that are not watched, with the reason.
 
     Returns:
-        A frame of `onchain.whale_universe`, one row for each listed address. The version is a hash of the rows,
-        so the same lists in any order and spelling have the same version.
+        A frame of `onchain.whale_universe`, one row for each listed address. The version is a hash of the rows
+        without their source: the same lines in any order and spelling, from wherever, have the same version.
 
     Raises:
         ValueError: an address is not one.
     """
     known = {normalise(one.address): one for one in well_known}
     rows = [_row(entry, known.get(entry.address)) for entry in merge(entries).entries]
-    version = hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:_VERSION_LENGTH]
+    version = hashlib.sha256(json.dumps([row[:-1] for row in rows]).encode()).hexdigest()[:_VERSION_LENGTH]
     columns = ("whale_address", "label", "category", "excluded", "reason", "source")
     types = WHALE_UNIVERSE.polars_schema
     frame = pl.DataFrame(rows, schema={name: types[name] for name in columns}, orient="row")

@@ -367,7 +367,9 @@ DCA_LABELS: Final = Table(
         _SYMBOL,
         Column("timestamp", T.TIME, "signal time of the setup"),
         Column("setup_detected", T.BOOL, "true: kept for readers of the earlier table"),
-        Column("drop_percentage", T.FLOAT, "close against the 4 h high at the signal, negative, %", nullable=True),
+        Column(
+            "drop_percentage", T.FLOAT, "close against the 4 h high at the signal, negative, %", nullable=True
+        ),
         Column("rsi", T.FLOAT, "RSI 14 at the signal", nullable=True),
         Column("volume_ratio", T.FLOAT, "volume / mean of the 96 bars before", nullable=True),
         Column("btc_regime", T.TEXT, "trend regime at the signal", nullable=True),

@@ -59,7 +59,6 @@ class BlockFinder:
             found = self._find_below_head(node, moment, earlier)
         if found is None:
             raise PermanentError(f"{self._pool.network} has no block as early as {_text(moment)}")
-        node.served.add(found.hash)
         return found
 
     def _find_below_head(self, node: Node, moment: datetime, earlier: Block | None) -> Block | None:

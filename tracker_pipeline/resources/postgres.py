@@ -142,7 +142,12 @@ class EmbeddedPostgres:
         """Remove the lock of a dead server that nobody reaps, as in a container without an init process."""
         lock = self._data / "postmaster.pid"
         try:
-            state = Path(f"/proc/{int(lock.read_text().split()[0])}/stat").read_text().rsplit(")", 1)[1].split()[0]
+            state = (
+                Path(f"/proc/{int(lock.read_text().split()[0])}/stat")
+                .read_text()
+                .rsplit(")", 1)[1]
+                .split()[0]
+            )
         except (OSError, ValueError, IndexError):
             return
         if state == "Z":

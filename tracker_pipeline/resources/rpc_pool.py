@@ -65,7 +65,7 @@ class Node:
         if answer is None:
             raise MissingStateError(f"{self.name} does not have block {name}; use another endpoint")
         try:
-            return Block(
+            block = Block(
                 number=int(answer["number"], 16),
                 hash=answer["hash"].lower(),
                 timestamp=datetime.fromtimestamp(int(answer["timestamp"], 16), UTC),
@@ -75,6 +75,8 @@ class Node:
             raise TransientError(
                 f"{self.name} answered for block {name} in a form that cannot be read; try again later"
             ) from None
+        self.served.add(block.hash)
+        return block
 
     def require_block(self, block: Block) -> None:
         """Make sure that the endpoint has the same block; asked once for each block.
@@ -88,7 +90,6 @@ class Node:
             raise ReorganisedError(
                 f"{self.name} has another block {block.number} than the one pinned ({block.hash}); run the hour again"
             )
-        self.served.add(block.hash)
 
 
 class RpcPool:

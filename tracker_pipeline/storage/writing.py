@@ -150,8 +150,7 @@ def _stage(connection: Connection, table: Table, rows: pl.DataFrame) -> sql.Iden
     """Copy `rows` to a temporary table that ends with the transaction."""
     stage = sql.Identifier("stage")
     columns = sql.SQL(", ").join(
-        sql.SQL("{} {}").format(sql.Identifier(c.name), sql.SQL(c.type.staged))
-        for c in table.columns
+        sql.SQL("{} {}").format(sql.Identifier(c.name), sql.SQL(c.type.staged)) for c in table.columns
     )
     connection.execute(sql.SQL("CREATE TEMP TABLE {} ({}) ON COMMIT DROP").format(stage, columns))
     arrow = rows.select(table.column_by_name.keys()).to_arrow(compat_level=pl.CompatLevel.oldest())

@@ -99,7 +99,7 @@ def test_a_missing_file_is_an_error_and_not_an_empty_day(two_days):
     archive.move_day(TABLE, DAY, cut=AFTER, run_id="r")
     next(lake.lake_root().rglob("*.parquet")).unlink()
     with pytest.raises(
-        PermanentError, match="1 files of market.ohlc_15m that the manifest lists are missing"
+        PermanentError, match=r"1 files of market\.ohlc_15m that the manifest lists are missing"
     ):
         scan(TABLE.name)
 
