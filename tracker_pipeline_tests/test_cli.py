@@ -186,7 +186,7 @@ def test_a_wrong_environment_is_one_sentence_and_1_without_secrets(monkeypatch, 
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     forget_settings()
-    for command in (("sql", "SELECT 1 FROM market.ohlc_15m"), ("doctor",)):
+    for command in (("demo",), ("doctor",)):
         result = tracker(*command)
         assert result.exit_code == 1
         assert message in said(result)

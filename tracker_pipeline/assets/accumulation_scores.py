@@ -12,6 +12,7 @@ from tracker_pipeline.assets.declaration import hour_of, table_asset
 from tracker_pipeline.domain import schemas
 from tracker_pipeline.domain.accumulation import accumulation_score, find_baseline
 from tracker_pipeline.domain.accumulation_tags import tags
+from tracker_pipeline.domain.holdings import common_assets
 from tracker_pipeline.partitions import HOURLY
 from tracker_pipeline.resources.failures import classified
 from tracker_pipeline.settings import get_config
@@ -61,7 +62,9 @@ def _score(network: str, hour: datetime, lookback: timedelta, current: pl.DataFr
     runs = _snapshot_times(network, hour - lookback - _TOLERANCE, hour - lookback + _TOLERANCE)
     at = find_baseline(runs, at=hour, lookback=lookback, tolerance=_TOLERANCE)
     baseline = _snapshot(network, at) if at else current.clear()
-    result = accumulation_score(current, baseline, steth_rate=None)
+    # A token that only one of the two snapshots has read would look like it was bought or sold.
+    now, then = common_assets(current, baseline) if at else (current, baseline)
+    result = accumulation_score(now, then, steth_rate=None)
     complete = _coverage(current) >= _LEAST_COVERAGE
     status = "no_baseline" if at is None else "ok" if complete else "low_coverage"
     return {
@@ -69,7 +72,7 @@ def _score(network: str, hour: datetime, lookback: timedelta, current: pl.DataFr
         "network": network,
         "snapshot_timestamp": hour,
         "lookback_hours": int(lookback / timedelta(hours=1)),
-        "tags": tags(result, current, baseline, complete=complete) if at else [],
+        "tags": tags(result, now, then, complete=complete) if at else [],
         "status": status,
         "baseline_timestamp": at,
         "elapsed_seconds": _elapsed_seconds(current, baseline),

@@ -3,12 +3,14 @@
 import asyncio
 import json
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Any
 
 import aiohttp
+import httpx
 import polars as pl
 import pytest
 import stamina
@@ -76,7 +78,7 @@ def on_call(answer: Behaviour) -> Behaviour:
 
 def balances_in(request: Json) -> int:
     """How many balances an aggregate3 call asks for: 224 bytes each, after three calls about the block."""
-    return len(request["params"][0]["data"]) // 2 // 224 - 2
+    return len(request["params"][0]["data"]) // 2 // 224 - 3
 
 
 @pytest.fixture(scope="module")
@@ -120,8 +122,6 @@ def chain(*urls: str, **options: Any) -> Chain:
 
 def exact(url: str, addresses: list[str], block: Block) -> list[str]:
     """Balances as eth_getBalance has them, in the order of addresses."""
-    import httpx
-
     batch = [
         {"jsonrpc": "2.0", "id": 1, "method": "eth_getBalance", "params": [address, hex(block.number)]}
         for address in addresses
@@ -386,9 +386,9 @@ def test_answers_for_another_block_than_the_pinned_one_are_refused(proxy, whales
 
 
 def test_an_endpoint_of_another_chain_is_refused_with_both_ids(node):
-    with Chain("ethereum", 1, [node], clock=lambda: NOW) as client:
-        with pytest.raises(PermanentError, match="serves chain 1337, but ethereum is chain 1"):
-            client.block_at(HOUR)
+    sentence = "serves chain 1337, but ethereum is chain 1"
+    with Chain("ethereum", 1, [node]) as client, pytest.raises(PermanentError, match=sentence):
+        client.block_at(HOUR)
 
 
 def test_the_chain_id_is_asked_for_once(proxy, whales):
@@ -429,18 +429,18 @@ def test_a_second_endpoint_takes_over_in_the_middle_of_a_snapshot(proxies, node,
 
 def test_an_endpoint_with_another_history_takes_no_part_in_a_snapshot(proxy, whales):
     proxy.behave = on_call(lambda request: web.Response(status=503))
-    with served(make_chain_app(start=START, seed=8, whales=5, clock=lambda: NOW)) as other:
-        with chain(proxy.url, other) as client:
-            block = client.block_at(HOUR)
-            with pytest.raises(TransientError):
-                client.balances(whales[:5], [NATIVE], block)
+    app = make_chain_app(start=START, seed=8, whales=5, clock=lambda: NOW)
+    with served(app) as other, chain(proxy.url, other) as client:
+        block = client.block_at(HOUR)
+        with pytest.raises(TransientError):
+            client.balances(whales[:5], [NATIVE], block)
 
 
 def test_a_block_that_was_replaced_must_be_pinned_anew(node, whales):
     with chain(node) as client:
         block = client.block_at(HOUR)
         replaced = Block(block.number, "0x" + "00" * 32, block.timestamp, block.parent_hash)
-        with pytest.raises(TransientError, match="another block .* than the one pinned"):
+        with pytest.raises(TransientError, match=r"another block .* than the one pinned"):
             client.balances(whales[:5], [NATIVE], replaced)
 
 
@@ -468,7 +468,9 @@ def test_no_message_holds_the_key_of_a_url(proxy, caplog):
     with chain("http://127.0.0.1:9/s3cret") as client, pytest.raises(TransientError) as failure:
         client.block_at(HOUR)
     assert "s3cret" not in str(failure.value)
-    assert "s3cret" not in caplog.text
+    ours = [record.getMessage() for record in caplog.records if record.name != "aiohttp.access"]
+    assert ours
+    assert not any("s3cret" in message for message in ours)
 
 
 @pytest.mark.parametrize("urls", [[], ["ftp://host/"], ["host:8545"], ["http://host:port"], ["http://"]])
@@ -486,8 +488,6 @@ def test_a_node_whose_blocks_cannot_be_read_is_no_node(proxy):
 
 
 def test_a_client_is_shared_between_threads(node, whales):
-    from concurrent.futures import ThreadPoolExecutor
-
     hours = [START + timedelta(hours=hour) for hour in range(1, 9)]
     with chain(node, addresses_per_call=10) as client, ThreadPoolExecutor(4) as threads:
         frames = list(

@@ -90,7 +90,9 @@ def test_writing_the_same_rows_again_changes_nothing(own_database, key, manager,
     run([asset], partition_key="2024-05-01")
     files = sorted(lake.lake_root().rglob("*.parquet"))
     event = run([asset], partition_key="2024-05-01").get_asset_materialization_events()[0]
-    assert [event.materialization.metadata[name].value for name in ("inserted", "updated", "deleted")] == [0] * 3
+    assert [event.materialization.metadata[name].value for name in ("inserted", "updated", "deleted")] == [
+        0
+    ] * 3
     assert sorted(lake.lake_root().rglob("*.parquet")) == files
 
 
@@ -99,9 +101,10 @@ def test_a_rewrite_touches_no_other_day(own_database, key, manager, shape):
     run([asset_of(key, manager, shape(bars(count=192)))], tags=RANGE_TAGS)
     changed = shape(bars(count=96, price=200.0))
     run([asset_of(key, manager, changed)], partition_key="2024-05-01")
-    assert stored(key).head(96).get_column(key_value(key)).to_list() == changed.get_column(
-        key_value(key)
-    ).to_list()
+    assert (
+        stored(key).head(96).get_column(key_value(key)).to_list()
+        == changed.get_column(key_value(key)).to_list()
+    )
     assert stored(key).tail(96).equals(shape(bars(count=192)).tail(96), null_equal=True)
 
 
@@ -184,7 +187,9 @@ def test_a_backfill_of_single_days_equals_one_range(own_database):
 finite_or_not = st.floats(allow_nan=True, allow_infinity=True, width=64)
 rows = st.lists(
     st.tuples(
-        st.text(st.characters(exclude_characters="\x00", exclude_categories=("Cs",)), min_size=1, max_size=12),
+        st.text(
+            st.characters(exclude_characters="\x00", exclude_categories=("Cs",)), min_size=1, max_size=12
+        ),
         st.integers(0, 95),
         finite_or_not,
         st.none() | st.floats(allow_nan=False),
