@@ -13,6 +13,8 @@ import polars as pl
 
 from tracker_pipeline import keys
 from tracker_pipeline.assets.declaration import blocks_of_days, day_of, table_asset
+from tracker_pipeline.assets.instruments import listed_instruments
+from tracker_pipeline.domain import schemas
 from tracker_pipeline.domain.bars import rejected, resample, sane
 from tracker_pipeline.domain.schemas import BARS
 from tracker_pipeline.domain.timeframes import TIMEFRAMES
@@ -60,7 +62,7 @@ def _days(
     context: dg.AssetExecutionContext, exchange: ExchangeResource, timeframe: str
 ) -> Iterator[tuple[str, pl.DataFrame]]:
     with classified():
-        instruments = scan("market.instruments").collect()
+        instruments = _instruments(exchange)
         for start, end, day_keys in blocks_of_days(context, _BLOCK):
             frame = pl.concat(
                 [
@@ -71,6 +73,12 @@ def _days(
             for key in day_keys:
                 day = day_of(key)
                 yield key, frame.filter(pl.col("ts").is_between(day, day + timedelta(days=1), closed="left"))
+
+
+def _instruments(exchange: ExchangeResource) -> pl.DataFrame:
+    """What is tracked; before instruments were ever materialized, the whole universe as the exchange lists it."""
+    tracked = scan("market.instruments").collect()
+    return tracked if tracked.height else schemas.INSTRUMENTS.conform(listed_instruments(exchange, None))
 
 
 def _fetched(

@@ -46,14 +46,24 @@ def instruments(
 ) -> pl.DataFrame:
     """Ask the exchange what it lists and keep what the universe names."""
     with classified():
-        listed = exchange.client().instruments().select(_COLUMNS)
+        found = listed_instruments(exchange, config.symbols)
     wanted = wanted_instruments(get_config(), config.symbols)
-    found = listed.join(wanted, on="symbol", how="inner")
     absent = sorted(set(wanted.get_column("symbol")) - set(found.get_column("symbol")))
     context.add_output_metadata(
         {"wanted": wanted.height, "listed": found.height, "not listed": ", ".join(absent)}
     )
     return found
+
+
+def listed_instruments(exchange: ExchangeResource, count: int | None) -> pl.DataFrame:
+    """The coins to track that the exchange lists now, in the columns of the table.
+
+    Args:
+        exchange: which is asked.
+        count: how many coins of the universe are wanted; None wants all.
+    """
+    wanted = wanted_instruments(get_config(), count)
+    return exchange.client().instruments().select(_COLUMNS).join(wanted, on="symbol", how="inner")
 
 
 def wanted_instruments(config: PipelineConfig, count: int | None) -> pl.DataFrame:

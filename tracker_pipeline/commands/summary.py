@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
-from rich import box
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.table import Table
+
+# A table wider than the terminal is cut on the right, not in every column.
+_WIDTHS = {"asset": 31, "rows": 7, "hot": 7, "cold": 7, "content": 8, "checks": 6}
 
 if TYPE_CHECKING:
     from tracker_pipeline.commands.demo import Report
@@ -24,9 +26,10 @@ def print_report(console: Console, report: "Report") -> None:
     if report.imported:
         print_import(console, report.imported)
     # Seven columns of figures in the 80 of an ordinary terminal.
-    stored = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
-    for name in ("asset", "rows", "hot", "cold", "content", "checks", "seconds"):
-        stored.add_column(name, no_wrap=True, justify="left" if name in ("asset", "content") else "right")
+    stored = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    for name in ("asset", "rows", "hot", "cold", "content", "checks", "s"):
+        justify: JustifyMethod = "left" if name in ("asset", "content") else "right"
+        stored.add_column(name, no_wrap=True, min_width=_WIDTHS.get(name), justify=justify)
     for row in report.assets:
         failed = f"{row['checks_failed']} failed" if row["checks_failed"] else ""
         checks = failed or (f"{row['checks_passed']} ok" if row["checks_passed"] else "-")
