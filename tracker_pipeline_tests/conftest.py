@@ -1,6 +1,8 @@
 """Fixtures: a real Postgres server for the session, an own database and lake for each test, the real data."""
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +14,17 @@ from tracker_pipeline.resources.postgres import EmbeddedPostgres
 from tracker_pipeline.storage import database
 
 _SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give the session a folder of its own.
+
+    Pytest's usual one is closed to other users whenever another session starts, and with it the way to the data of a
+    server that root runs as another user.
+    """
+    if config.option.basetemp is None:
+        config.option.basetemp = tempfile.mkdtemp(prefix="tracker-tests-")
+        config.add_cleanup(lambda: shutil.rmtree(config.option.basetemp, ignore_errors=True))
 
 
 def forget_settings() -> None:

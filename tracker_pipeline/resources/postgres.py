@@ -12,6 +12,7 @@ import hashlib
 import os
 import re
 import shutil
+import stat
 import subprocess
 import time
 import warnings
@@ -74,6 +75,7 @@ class EmbeddedPostgres:
         with self._lease.deciding():
             self._lease.join()
             if not self._answers():
+                self._open_the_way()
                 self._create_data_folder()
                 self._launch()
                 self._create_database()
@@ -99,13 +101,17 @@ class EmbeddedPostgres:
             time.sleep(0.1)
         return False
 
+    def _open_the_way(self) -> None:
+        """As root, let the system user pass through the folders above; others may have closed them since."""
+        self._data.parent.mkdir(parents=True, exist_ok=True)
+        if os.geteuid() == 0:
+            _let_pass(self._data.parent)
+
     def _create_data_folder(self) -> None:
         if (self._data / "PG_VERSION").exists():
             return
         shutil.rmtree(self._data, ignore_errors=True)  # what an interrupted initdb left
         self._data.mkdir(parents=True)
-        if os.geteuid() == 0:
-            _permissions().ensure_prefix_permissions(self._data)
         self._give_to_system_user(self._data)
         self._run(
             "initdb", "-D", str(self._data), "-U", "postgres",
@@ -218,10 +224,18 @@ def _binaries() -> Path:
     if os.geteuid() == 0:
         permissions = _permissions()
         permissions.ensure_user_exists(_SYSTEM_USER)
-        permissions.ensure_prefix_permissions(binaries)
+        _let_pass(binaries)
         permissions.ensure_folder_permissions(binaries, 0o055)
         permissions.ensure_folder_permissions(binaries.parent / "lib", 0o044)
     return binaries
+
+
+def _let_pass(folder: Path) -> None:
+    """Let any user pass through `folder` and those above it, without reading what else is there."""
+    for above in (folder, *folder.parents):
+        mode = above.stat().st_mode
+        if not mode & stat.S_IXOTH:
+            above.chmod(mode | stat.S_IXOTH)
 
 
 def _permissions() -> ModuleType:

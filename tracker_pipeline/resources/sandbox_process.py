@@ -8,18 +8,21 @@ import atexit
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from tracker_pipeline.resources.errors import PermanentError, TransientError
 from tracker_pipeline.resources.lease import Lease
 from tracker_pipeline.settings import get_config, get_settings
 
 _SCHEME = "sandbox://"
+_STOP_SECONDS = 10
 _START_SECONDS = 120  # a chain that has to catch up ten days takes most of a minute on two slow cores
 
 
@@ -60,12 +63,14 @@ class SandboxProcess:
                 self._stop()
 
     def _running(self) -> Mapping[str, str] | None:
+        """The addresses of a sandbox that answers; a file that a killed one left, or a zombie, does not count."""
         try:
-            held = json.loads(self._addresses.read_text())
-            os.kill(held["pid"], 0)
+            addresses: Mapping[str, str] = json.loads(self._addresses.read_text())["addresses"]
+            for address in addresses.values():
+                parts = urlsplit(address)
+                socket.create_connection((parts.hostname or "", parts.port or 0), timeout=1).close()
         except (OSError, ValueError, KeyError):
             return None
-        addresses: Mapping[str, str] = held["addresses"]
         return addresses
 
     def _launch(self) -> Mapping[str, str]:
@@ -96,8 +101,8 @@ class SandboxProcess:
             os.kill(pid, signal.SIGTERM)
         except (OSError, ValueError, KeyError):
             return
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline and self._addresses.exists():
+        deadline = time.monotonic() + _STOP_SECONDS
+        while time.monotonic() < deadline and self._running():
             time.sleep(0.02)
 
 
