@@ -10,6 +10,7 @@ What belongs here: the server and its URL. What does not: schemas, migrations, r
 import atexit
 import hashlib
 import os
+import pwd
 import re
 import shutil
 import stat
@@ -21,6 +22,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from tempfile import gettempdir
 from types import ModuleType
+from typing import Any
 from urllib.parse import quote
 
 from tracker_pipeline.resources.errors import PermanentError, TransientError
@@ -201,7 +203,7 @@ class EmbeddedPostgres:
                 text=True,
                 check=False,
                 cwd="/",
-                user=_SYSTEM_USER if os.geteuid() == 0 else None,
+                **_identity(),
                 start_new_session=True,  # Ctrl-C at the terminal must not reach the server
             )
             sink.seek(0)
@@ -212,6 +214,13 @@ class EmbeddedPostgres:
                 f" {said[-300:]}; its log is {self._log}"
             )
         return done
+
+
+def _identity() -> dict[str, Any]:
+    """As whom programs run: as root, as the system user with its own group and none of root's."""
+    if os.geteuid() != 0:
+        return {}
+    return {"user": _SYSTEM_USER, "group": pwd.getpwnam(_SYSTEM_USER).pw_gid, "extra_groups": []}
 
 
 @cache
