@@ -16,15 +16,15 @@ from tracker_pipeline.assets import (  # noqa: E402  # the filter must come firs
     accumulation_scores,
     archive,
     bars,
-    dca_labels,
     features,
     instruments,
+    labels,
     regimes,
     setups,
     whale_balance_snapshots,
     whale_universe,
 )
-from tracker_pipeline.automation import jobs, schedules  # noqa: E402
+from tracker_pipeline.automation import jobs, schedules, sensors  # noqa: E402
 from tracker_pipeline.checks.archive_checks import archive_check  # noqa: E402
 from tracker_pipeline.checks.schema_checks import schema_check  # noqa: E402
 from tracker_pipeline.domain.schemas import TABLES  # noqa: E402
@@ -40,7 +40,9 @@ TABLE_ASSETS: list[dg.AssetsDefinition] = [
     regimes.regimes,
     features.ml_features_15m,
     setups.strategy_setups,
-    dca_labels.strategy_dca_labels,
+    labels.strategy_dca_labels,
+    labels.strategy_swing_labels,
+    labels.strategy_channel_labels,
     whale_universe.whale_universe,
     whale_balance_snapshots.whale_balance_snapshots,
     accumulation_scores.accumulation_scores,
@@ -64,6 +66,7 @@ def build_definitions(resource_overrides: Mapping[str, object] | None = None) ->
         ],
         jobs=jobs.ALL,
         schedules=schedules.ALL,
+        sensors=sensors.ALL,
         resources={
             "postgres": PostgresIOManager(),
             "parquet": ParquetIOManager(),

@@ -12,7 +12,7 @@ import dagster as dg
 import polars as pl
 
 from tracker_pipeline import keys
-from tracker_pipeline.assets.declaration import blocks_of_days, day_of, table_asset
+from tracker_pipeline.assets.declaration import blocks_of_days, days_of, table_asset
 from tracker_pipeline.assets.instruments import listed_instruments
 from tracker_pipeline.domain import schemas
 from tracker_pipeline.domain.bars import rejected, resample, sane
@@ -70,9 +70,7 @@ def _days(
                     _rolled_up(context, exchange.venue, timeframe, start, end),
                 ]
             )
-            for key in day_keys:
-                day = day_of(key)
-                yield key, frame.filter(pl.col("ts").is_between(day, day + timedelta(days=1), closed="left"))
+            yield from days_of(frame, "ts", day_keys)
 
 
 def _instruments(exchange: ExchangeResource) -> pl.DataFrame:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dagster as dg
+import polars as pl
 
 from tracker_pipeline.domain.schemas import Table
 from tracker_pipeline.keys import key_of
@@ -88,6 +89,16 @@ def blocks_of_days(
         block = keys[first : first + size]
         windows = [definition.time_window_for_partition_key(key) for key in (block[0], block[-1])]
         yield _utc(windows[0].start), _utc(windows[1].end), block
+
+
+def days_of(
+    frame: pl.DataFrame, column: str | None, day_keys: Sequence[str]
+) -> Iterator[tuple[str, pl.DataFrame]]:
+    """The rows of each daily partition, by `column`."""
+    time = pl.col(column or "")
+    for key in day_keys:
+        day = day_of(key)
+        yield key, frame.filter(time.is_between(day, day + timedelta(days=1), closed="left"))
 
 
 def day_of(key: str) -> datetime:

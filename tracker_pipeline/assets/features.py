@@ -8,7 +8,7 @@ import dagster as dg
 import polars as pl
 
 from tracker_pipeline import keys
-from tracker_pipeline.assets.declaration import blocks_of_days, day_of, table_asset
+from tracker_pipeline.assets.declaration import blocks_of_days, days_of, table_asset
 from tracker_pipeline.assets.regimes import reference_bars
 from tracker_pipeline.domain import features, schemas
 from tracker_pipeline.partitions import DAILY
@@ -39,9 +39,7 @@ def _days(context: dg.AssetExecutionContext) -> Iterator[tuple[str, pl.DataFrame
     with classified():
         for start, end, day_keys in blocks_of_days(context, _BLOCK):
             known = _features(start, end)
-            for key in day_keys:
-                day = day_of(key)
-                yield key, known.filter(pl.col("ts").is_between(day, day + timedelta(days=1), closed="left"))
+            yield from days_of(known, "ts", day_keys)
 
 
 def _features(start: datetime, end: datetime) -> pl.DataFrame:

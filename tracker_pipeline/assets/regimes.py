@@ -8,7 +8,7 @@ import dagster as dg
 import polars as pl
 
 from tracker_pipeline import keys
-from tracker_pipeline.assets.declaration import blocks_of_days, day_of, table_asset
+from tracker_pipeline.assets.declaration import blocks_of_days, days_of, table_asset
 from tracker_pipeline.domain import regimes as rules
 from tracker_pipeline.domain import schemas
 from tracker_pipeline.partitions import DAILY
@@ -47,9 +47,7 @@ def _days(context: dg.AssetExecutionContext) -> Iterator[tuple[str, pl.DataFrame
                     ),
                 ]
             )
-            for key in day_keys:
-                day = day_of(key)
-                yield key, known.filter(pl.col("ts").is_between(day, day + timedelta(days=1), closed="left"))
+            yield from days_of(known, "ts", day_keys)
 
 
 def reference_bars(timeframe: str, start: datetime, end: datetime) -> pl.DataFrame:

@@ -1,16 +1,17 @@
 """Moments at which a strategy would have bought, each event once."""
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 import dagster as dg
 import polars as pl
 
 from tracker_pipeline import keys
-from tracker_pipeline.assets.declaration import blocks_of_days, day_of, table_asset
+from tracker_pipeline.assets.declaration import blocks_of_days, days_of, table_asset
 from tracker_pipeline.assets.strategies import strategy_configs
 from tracker_pipeline.domain import schemas, setups
+from tracker_pipeline.domain.strategy_config import StrategyConfig
 from tracker_pipeline.partitions import DAILY
 from tracker_pipeline.resources.failures import classified
 from tracker_pipeline.storage import scan
@@ -23,7 +24,7 @@ _BLOCK: Final = timedelta(days=31)
     schemas.SETUPS,
     kinds={"polars"},
     partitions=DAILY,
-    deps=[keys.OHLC_15M, keys.ML_FEATURES_15M, keys.REGIMES],
+    deps=[keys.OHLC_15M, keys.OHLC_1H, keys.ML_FEATURES_15M, keys.REGIMES],
     description="Buy signals of the configured strategies on closed bars, with the evidence and the regime of the"
     " moment. A drop that lasts is one event. Nothing here knows what came after.",
 )
@@ -35,18 +36,19 @@ def strategy_setups(context: dg.AssetExecutionContext) -> PartitionFrames:
 def _days(context: dg.AssetExecutionContext) -> Iterator[tuple[str, pl.DataFrame]]:
     with classified():
         for start, end, day_keys in blocks_of_days(context, _BLOCK):
-            since = start - setups.SETUP_LOOKBACK
-            bars = scan(schemas.BARS["15m"].name, since, end).collect()
-            features = scan(schemas.ML_FEATURES_15M.name, since, end).collect()
-            regimes = scan(schemas.REGIMES.name, since, end).collect()
+            features = scan(schemas.ML_FEATURES_15M.name, start, end).collect()
             detected = (
-                setups.detect(strategy, bars, features, regimes, config)
+                _detect(strategy, start, end, features, config)
                 for strategy, config in strategy_configs().items()
             )
             found = pl.concat([schemas.SETUPS.polars_schema.to_frame(), *detected])
-            for key in day_keys:
-                day = day_of(key)
-                yield (
-                    key,
-                    found.filter(pl.col("signal_ts").is_between(day, day + timedelta(days=1), closed="left")),
-                )
+            yield from days_of(found, "signal_ts", day_keys)
+
+
+def _detect(
+    strategy: str, start: datetime, end: datetime, features: pl.DataFrame, config: StrategyConfig
+) -> pl.DataFrame:
+    since = start - setups.STRATEGIES[strategy].lookback
+    bars = scan(schemas.BARS[config.timeframe].name, since, end).collect()
+    regimes = scan(schemas.REGIMES.name, since, end).collect()
+    return setups.detect(strategy, bars, features, regimes, config)

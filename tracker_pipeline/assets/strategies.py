@@ -8,6 +8,7 @@ from functools import cache
 
 from pydantic import TypeAdapter, ValidationError
 
+from tracker_pipeline.domain.setups import STRATEGIES
 from tracker_pipeline.domain.strategy_config import StrategyConfig
 from tracker_pipeline.settings import ConfigurationError, get_config
 
@@ -17,7 +18,8 @@ def strategy_configs() -> dict[str, StrategyConfig]:
     """Configuration by strategy.
 
     Raises:
-        ConfigurationError: a field is unknown or has a wrong type, or a target lies below its costs.
+        ConfigurationError: a strategy or a field is unknown, a field has a wrong type, or a target lies below its
+            costs.
     """
     config = get_config()
     return {
@@ -27,14 +29,17 @@ def strategy_configs() -> dict[str, StrategyConfig]:
 
 
 def _strategy(name: str, values: dict[str, object], tiers: dict[str, str]) -> StrategyConfig:
-    known = {field.name for field in fields(StrategyConfig)} - {"tiers"}
+    if name not in STRATEGIES:
+        raise ConfigurationError(f"strategies has no {name}; known are {', '.join(STRATEGIES)}")
+    kind = STRATEGIES[name].config
+    known = {field.name for field in fields(kind)} - {"tiers"}
     unknown = sorted(set(values) - known)
     if unknown:
         raise ConfigurationError(
             f"strategies.{name} has no {', '.join(unknown)}; known are {', '.join(sorted(known))}"
         )
     try:
-        return TypeAdapter(StrategyConfig).validate_python({**values, "tiers": tiers})
+        return TypeAdapter(kind).validate_python({**values, "tiers": tiers})
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, p['loc']))} {p['msg']}".strip() for p in error.errors())
         raise ConfigurationError(f"strategies.{name} is wrong: {problems}") from error

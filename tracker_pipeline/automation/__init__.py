@@ -1,4 +1,4 @@
-"""When assets run: jobs and schedules.
+"""When assets run: jobs, schedules and sensors.
 
 What belongs here: selections and times. What does not: what assets do.
 """

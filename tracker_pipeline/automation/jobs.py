@@ -10,6 +10,7 @@ import dagster as dg
 
 from tracker_pipeline import keys
 
+LABEL_ASSETS: Final = (keys.STRATEGY_DCA_LABELS, keys.STRATEGY_SWING_LABELS, keys.STRATEGY_CHANNEL_LABELS)
 MARKET_ASSETS: Final = (
     keys.INSTRUMENTS,
     keys.OHLC_15M,
@@ -18,7 +19,7 @@ MARKET_ASSETS: Final = (
     keys.REGIMES,
     keys.ML_FEATURES_15M,
     keys.STRATEGY_SETUPS,
-    keys.STRATEGY_DCA_LABELS,
+    *LABEL_ASSETS,
 )
 ONCHAIN_ASSETS: Final = (keys.WHALE_UNIVERSE, keys.WHALE_BALANCE_SNAPSHOTS, keys.ACCUMULATION_SCORES)
 
@@ -34,7 +35,7 @@ onchain_hour = dg.define_asset_job(
 )
 label_maturing = dg.define_asset_job(
     "label_maturing",
-    selection=dg.AssetSelection.assets(keys.STRATEGY_DCA_LABELS),
+    selection=dg.AssetSelection.assets(*LABEL_ASSETS),
     description="Labels of the days whose horizon may have passed since they were last judged.",
 )
 archiving = dg.define_asset_job(

@@ -5,7 +5,6 @@ not: features of daily closes (`feature_context.py`), frames and their checks (`
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import IntEnum
@@ -15,14 +14,19 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from tracker_pipeline.domain.bar_grid import BarGrid
+from tracker_pipeline.domain.bar_grid import BarGrid, DayLanes
+from tracker_pipeline.domain.recursions import (
+    average_true_range,
+    gains_and_losses,
+    macd_lines,
+    relative_strength,
+)
 from tracker_pipeline.domain.windows import (
     BoolArray,
     FloatArray,
     IntArray,
     lag,
     ratio,
-    smooth,
     window_count,
     window_max,
     window_mean,
@@ -38,7 +42,6 @@ _BARS_PER_DAY: Final = 96
 # Wilder's slowest average by then is (29/30)^672 = 1e-10 of it: below the last digit of any price.
 BURN_IN: Final = timedelta(days=7)
 BURN_IN_BARS: Final = 7 * _BARS_PER_DAY
-_LANES_AT_ONCE: Final = 4096  # series-days smoothed together: 4,096 x 768 values x 8 bytes = 25 MB per input
 # Bars of 15m in a year of 365 days.
 _BARS_PER_YEAR: Final = 365 * _BARS_PER_DAY
 
@@ -81,56 +84,17 @@ def judge(values: FloatArray, lacking: BoolArray, early: BoolArray, undefined: R
     return Values(np.where(reasons == Reason.NONE, values, np.nan), reasons.astype(np.uint8))
 
 
-@dataclass(frozen=True)
-class _Lanes:
-    """Days of series, each with the burn-in before it: a matrix of bars by day-and-series is cut from the grid.
-
-    Attributes:
-        starts: position in the grid of the first bar of each lane's burn-in.
-        row: lane of each wanted row.
-    """
-
-    starts: IntArray
-    row: IntArray
-
-    @classmethod
-    def of(cls, day_slots: IntArray) -> "_Lanes":
-        days, row = np.unique(day_slots, return_inverse=True)
-        return cls(days - BURN_IN_BARS, row.astype(np.int64))
-
-    def groups(self) -> Iterator[IntArray]:
-        """Positions of the bars, time along axis 0, a bounded number of lanes at a time."""
-        offsets = np.arange(BURN_IN_BARS + _BARS_PER_DAY)[:, None]
-        for start in range(0, len(self.starts), _LANES_AT_ONCE):
-            yield self.starts[None, start : start + _LANES_AT_ONCE] + offsets
-
-
-def _relative_strength(gain: FloatArray, loss: FloatArray) -> FloatArray:
-    """100 * gain / (gain + loss); 50 where nothing moved."""
-    moved = gain + loss
-    return np.where(moved == 0, 50.0, 100.0 * ratio(gain, moved))
-
-
 def _recursions(close: FloatArray, high: FloatArray, low: FloatArray) -> dict[str, FloatArray]:
     """The recursive indicators of one group of lanes, time along axis 0."""
-    before = np.vstack([np.full((1, close.shape[1]), np.nan), close[:-1]])
-    change = close - before
-    # Averages of gains and losses start from 0 at the lane's first bar; a change across a hole is not known, and
-    # leaves them as they were.
-    first = (np.cumsum(~np.isnan(close), axis=0) == 1) & ~np.isnan(close)
-    change = np.where(first, 0.0, change)
-    gain, loss = np.maximum(change, 0.0), np.maximum(-change, 0.0)
-    true_range = np.fmax(high - low, np.fmax(np.abs(high - before), np.abs(low - before)))
-    macd = smooth(close, 2 / 13) - smooth(close, 2 / 27)
-    macd = np.where(np.isnan(close), np.nan, macd)
-    signal = smooth(macd, 2 / 10)
+    gain, loss = gains_and_losses(close)
+    macd, signal = macd_lines(close)
     return {
-        "rsi_14": _relative_strength(smooth(gain, 1 / 14), smooth(loss, 1 / 14)),
-        "rsi_30": _relative_strength(smooth(gain, 1 / 30), smooth(loss, 1 / 30)),
+        "rsi_14": relative_strength(gain, loss, 14),
+        "rsi_30": relative_strength(gain, loss, 30),
         "macd": macd,
         "macd_signal": signal,
         "macd_diff": macd - signal,
-        "atr_14": 100.0 * smooth(true_range, 1 / 14) / close,
+        "atr_14": 100.0 * average_true_range(high, low, close, 14) / close,
     }
 
 
@@ -159,7 +123,7 @@ class BarFeatures:
         self._low = grid.spread(bars["low"])
         self._volume = grid.spread(bars["volume"])
         self._rows = grid.slot[wanted]
-        self._lanes = _Lanes.of(grid.day_slot[wanted])
+        self._lanes = DayLanes.of(grid, wanted, burn_in=BURN_IN_BARS)
         self._first = self._first_bar()
         self._counts: dict[int, FloatArray] = {}
 

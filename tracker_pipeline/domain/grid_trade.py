@@ -1,85 +1,19 @@
 """One grid trade replayed on bars: fills, running average, and which barrier came first.
 
-What belongs here: the order of events inside a bar. What does not: maturity, coverage, costs (`labels.py`).
+What belongs here: the order of events inside a bar. What does not: trades entered at once (`barrier_trade.py`),
+maturity, coverage, costs (`labels.py`).
 
 Inside a bar the path from open to close is not known, only its extremes. What the extremes prove is used (price
 cannot reach a stop below the grid without passing the grid's orders), what they leave open is decided by finer bars
 where those exist, and against the trade where they do not.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
 
 import numpy as np
 
-from tracker_pipeline.domain.windows import BoolArray, FloatArray, IntArray
-
-ExitReason = Literal["TP", "SL", "TIME"]
-
-
-class Bar(NamedTuple):
-    """The prices of one bar."""
-
-    open: float
-    high: float
-    low: float
-    close: float
-
-
-@dataclass(frozen=True)
-class Path:
-    """Bars of one series in order of time.
-
-    Attributes:
-        ts_us: opens of the bars, microseconds since 1970.
-        prices: open, high, low and close, one row per bar.
-    """
-
-    ts_us: IntArray
-    prices: FloatArray
-
-    def between(self, start_us: int, end_us: int) -> "Path":
-        """The bars that open in `[start_us, end_us)`."""
-        first, last = np.searchsorted(self.ts_us, [start_us, end_us])
-        return Path(self.ts_us[first:last], self.prices[first:last])
-
-    def bar(self, index: int) -> Bar:
-        """One bar."""
-        return Bar(*(float(price) for price in self.prices[index]))
-
-
-class Exit(NamedTuple):
-    """How a trade ended inside a bar.
-
-    Attributes:
-        reason: the barrier.
-        price: where.
-        ambiguous: whether the bar touched both barriers and nothing finer decided.
-    """
-
-    reason: ExitReason
-    price: float
-    ambiguous: bool = False
-
-
-@dataclass(frozen=True)
-class Trade:
-    """A trade from the first fill to its end.
-
-    Attributes:
-        exit: how it ended.
-        entry_index: bar of the first fill.
-        exit_index: bar of the exit.
-        average: entry price, the mean over the coins bought with equal amounts of money.
-        fills: orders filled.
-    """
-
-    exit: Exit
-    entry_index: int
-    exit_index: int
-    average: float
-    fills: int
+from tracker_pipeline.domain.trade import Bar, Exit, Finer, Path, Trade, through
+from tracker_pipeline.domain.windows import BoolArray, FloatArray
 
 
 @dataclass
@@ -175,7 +109,7 @@ def replay(
     *,
     tp_frac: float,
     sl_frac: float,
-    finer: Callable[[int], Path],
+    finer: Finer,
 ) -> Trade | None:
     """Replay a grid trade.
 
@@ -197,7 +131,7 @@ def replay(
             break
         index += int(touched[0])
         had_position = bool(position.filled)
-        ended = _through(position, path.bar(index), finer, index)
+        position, ended = through(position, path.bar(index), finer, index)
         entry_index = entry_index if had_position else index
         if ended:
             return Trade(ended, entry_index, index, position.average, len(position.filled))
@@ -207,19 +141,3 @@ def replay(
     last = len(path.ts_us) - 1
     ended = Exit("TIME", path.bar(last).close)
     return Trade(ended, entry_index, last, position.average, len(position.filled))
-
-
-def _through(position: _Position, bar: Bar, finer: Callable[[int], Path], index: int) -> Exit | None:
-    before = position.waiting, position.filled
-    ended, open_question = position.pass_through(bar)
-    if not open_question:
-        return ended
-    fine = finer(index)
-    if not fine.ts_us.size or fine.prices[:, 1].max() < bar.high or fine.prices[:, 2].min() > bar.low:
-        return ended
-    position.waiting, position.filled = before
-    for number in range(len(fine.ts_us)):
-        ended, _ = position.pass_through(fine.bar(number))
-        if ended:
-            return ended
-    return None

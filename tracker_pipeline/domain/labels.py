@@ -1,7 +1,11 @@
 """What became of each setup, net of costs (market.md §18.7, §18.8).
 
-What belongs here: entry, maturity, coverage, costs, outcome. What does not: the order of events inside a bar
-(`grid_trade.py`), and which setups exist (`setups.py`).
+What belongs here: entry, maturity, coverage, costs, outcome. What does not: how a strategy trades
+(`label_rules.py`), the order of events inside a bar (`grid_trade.py`, `barrier_trade.py`), and which setups exist
+(`setups.py`).
+
+Setups of every strategy are labelled on 15m bars, those found on 1h bars too: the finer the bars, the fewer of them
+touch two barriers, and everything then needs one table.
 
 A label is final only when its whole horizon lies in the past, even where a barrier was touched in its first hour:
 otherwise the newest labels would all be quick ones, and whoever learns from them would learn that setups are quick.
@@ -16,13 +20,13 @@ import numpy as np
 import polars as pl
 
 from tracker_pipeline.domain.bar_grid import SERIES, known_bars
-from tracker_pipeline.domain.grid_trade import Path, Trade, replay
-from tracker_pipeline.domain.schemas import DCA_LABELS
+from tracker_pipeline.domain.label_rules import RULES, LabelRules
 from tracker_pipeline.domain.strategy_config import StrategyConfig
 from tracker_pipeline.domain.timeframes import GRACE, duration
+from tracker_pipeline.domain.trade import ExitReason, Path, Trade
 from tracker_pipeline.domain.windows import IntArray
 
-_RULES: Final = 1  # raise it when labels of the same configuration change
+_RULES_VERSION: Final = 1  # raise it when labels of the same configuration change
 _MIN_COVERAGE: Final = 0.95
 _MICROSECOND: Final = timedelta(microseconds=1)
 _BAR_US: Final = duration("15m") // _MICROSECOND
@@ -31,7 +35,8 @@ _HOUR_US: Final = timedelta(hours=1) // _MICROSECOND
 # A missing entry bar is replaced by the next one that opens within two intervals.
 _ENTRY_WAIT_US: Final = 2 * _BAR_US
 _OHLC: Final = ("open", "high", "low", "close")
-_EVIDENCE: Final = pl.Struct({"drop_pct": pl.Float64, "rsi_14": pl.Float64, "volume_ratio": pl.Float64})
+_LOW: Final = _OHLC.index("low")
+_BY_BARRIER: Final[Mapping[ExitReason, str]] = {"TP": "WIN", "SL": "LOSS"}
 _EMPTY: Final = Path(np.empty(0, np.int64), np.empty((0, 4)))
 
 
@@ -45,33 +50,41 @@ def label(
 ) -> pl.DataFrame:
     """Label the setups of one strategy.
 
-    DCA: the bar after the signal is entered at its open, or, if that is missing, the next that opens within two
-    intervals. From that open hang the orders of the grid, good for the horizon; target and stop hang from the
-    average of what was filled. Exit inside a bar: stop first, unless finer bars show the target came first. Both
-    barriers and orders fill at the open of a bar that gaps through them. After the horizon: its last close.
+    The first 15m bar after the signal bar is entered at its open, or, if that is missing, the next that opens within
+    two intervals. DCA: from that open hang the orders of the grid, good for the horizon; target and stop hang from
+    the average of what was filled. SWING: bought at that open, from which target, stop and trailing stop hang.
+    CHANNEL: bought at that open; target and stop are prices of the channel.
 
-    `outcome`: WIN left at the target, LOSS at the stop; by time BREAKEVEN within the band of net returns around 0,
-    else TIMEOUT. TIMEOUT with 0 `fills` and no return: price never came down to the first order. PENDING: the
-    horizon has not passed at `as_of`, or no bar known at `as_of` on this venue is as late. UNRESOLVED: fewer than
-    95 % of the bars from entry to exit exist, or, where `entry_ts` is NULL, there was no bar to enter at.
+    Exit inside a bar: stop, then target, then trailing stop, unless finer bars show another order. Barriers and
+    orders fill at the open of a bar that gaps through them. After the horizon: its last close.
+
+    `outcome`: WIN left at the target, LOSS at the stop. At the trailing stop: BREAKEVEN within the band of net
+    returns around 0, else WIN or LOSS by its sign; by time: BREAKEVEN within the band, else TIMEOUT. TIMEOUT with 0
+    `fills` and no return: nothing was bought, as price never came down to the first order, or the open was not
+    between stop and target. PENDING: the horizon has not passed at `as_of`, or no bar known at `as_of` on this venue
+    is as late. UNRESOLVED: fewer than 95 % of the bars from entry to exit exist, or, where `entry_ts` is NULL, there
+    was no bar to enter at.
 
     Args:
         setups: rows of `labels.strategy_setups`.
         bars: 15m bars of their series in any order, from the signal to the end of the horizon.
-        fine_bars: 1m bars of any of the same moments; they decide bars that touch both barriers.
+        fine_bars: 1m bars of any of the same moments; they decide bars that touch more than one barrier.
         as_of: aware moment of knowledge: bars available later are not seen.
-        config: grid and costs. Exits, horizon and tier are those of each setup.
+        config: the strategy's configuration: its costs, and the grid of DCA. Exits, horizon and tier are those of
+            each setup.
 
     Returns:
-        The columns of `labels.strategy_dca_labels`, one row per setup, sorted by key. `entry_ts` is the bar entered,
-        where the label's interval and holding time begin; `exit_ts` opens the bar of the exit.
+        The columns of the strategy's table of labels, one row per setup, sorted by key. `entry_ts` is the bar
+        entered, where the label's interval and holding time begin; `exit_ts` opens the bar of the exit.
 
     Raises:
-        ValueError: the setups are of a strategy without rules here, `as_of` is naive, or bars are malformed.
+        ValueError: the setups are of another strategy than the configuration, `as_of` is naive, or bars are
+            malformed.
     """
-    unknown = sorted(set(setups["strategy"]) - {"dca"})
-    if unknown:
-        raise ValueError(f"no labelling rules for {', '.join(unknown)}; known are dca")
+    others = sorted(set(setups["strategy"]) - {config.strategy})
+    if others:
+        raise ValueError(f"setups of {', '.join(others)} with the configuration of {config.strategy}")
+    rules = RULES[config.strategy]
     if as_of.tzinfo is None:
         raise ValueError("as_of must be an aware time")
     known = known_bars(bars, "15m", columns=_OHLC, as_of=as_of).select(*SERIES, "ts", *_OHLC)
@@ -81,9 +94,10 @@ def label(
         front_us=dict(known.group_by("venue").agg(pl.col("ts").max().to_physical()).iter_rows()),
         as_of_us=int(pl.select(pl.lit(as_of).dt.epoch("us")).item()),
         config=config,
+        rules=rules,
     )
     rows = [labeller.row(setup) for setup in setups.iter_rows(named=True)]
-    return _frame(setups, rows, f"{_RULES}-{config.config_version}")
+    return _frame(setups, rows, rules, f"{_RULES_VERSION}-{config.config_version}")
 
 
 def _paths(bars: pl.DataFrame, setups: pl.DataFrame) -> dict[tuple[Any, ...], Path]:
@@ -111,7 +125,8 @@ class _Labeller:
         fine: 1m bars by venue and symbol.
         front_us: open of the newest bar known, by venue.
         as_of_us: moment of knowledge.
-        config: grid and costs.
+        config: the strategy's configuration.
+        rules: how its setups are traded.
     """
 
     paths: Mapping[tuple[Any, ...], Path]
@@ -119,12 +134,13 @@ class _Labeller:
     front_us: Mapping[str, int]
     as_of_us: int
     config: StrategyConfig
+    rules: LabelRules
 
     def row(self, setup: Mapping[str, Any]) -> dict[str, Any]:
         """The result columns of one setup; those that are not known are left out."""
         series = (setup["venue"], setup["symbol"])
         path = self.paths.get(series, _EMPTY)
-        due_us = (setup["signal_ts"] - _EPOCH) // _MICROSECOND + _BAR_US
+        due_us = (setup["signal_ts"] + duration(setup["timeframe"]) - _EPOCH) // _MICROSECOND
         entry = path.between(due_us, due_us + _ENTRY_WAIT_US + 1)
         entry_us = int(entry.ts_us[0]) if entry.ts_us.size else None
         start_us = due_us if entry_us is None else entry_us
@@ -136,12 +152,11 @@ class _Labeller:
             return {"outcome": "UNRESOLVED", "coverage_frac": 0.0}
         held = path.between(entry_us, end_us)
         fine = self.fine.get(series, _EMPTY)
-        trade = replay(
+        trade = self.rules.replay(
+            setup,
             held,
-            self.config.grid.prices(float(held.prices[0, 0])),
-            tp_frac=setup["tp_pct"] / 100,
-            sl_frac=setup["sl_pct"] / 100,
-            finer=lambda index: fine.between(int(held.ts_us[index]), int(held.ts_us[index]) + _BAR_US),
+            lambda index: fine.between(int(held.ts_us[index]), int(held.ts_us[index]) + _BAR_US),
+            self.config,
         )
         covered = _coverage(held.ts_us, trade, end_us)
         result["coverage_frac"] = covered
@@ -163,10 +178,9 @@ class _Labeller:
         exit_us, entry_us = int(held.ts_us[trade.exit_index]), int(held.ts_us[0])
         # A timed exit is at the close of its bar; a barrier is touched within it.
         left_us = exit_us + (_BAR_US if reason == "TIME" else 0)
-        timed = "BREAKEVEN" if abs(net_pct) <= self.config.break_even_band_pct else "TIMEOUT"
         mfe_pct, mae_pct = _excursions(held, trade)
         return {
-            "outcome": {"TP": "WIN", "SL": "LOSS", "TIME": timed}[reason],
+            "outcome": _outcome(reason, net_pct, self.config.break_even_band_pct),
             "exit_reason": reason,
             "entry_price": trade.average,
             "exit_ts": exit_us,
@@ -179,6 +193,16 @@ class _Labeller:
             "fills": trade.fills,
             "ambiguous": trade.exit.ambiguous,
         }
+
+
+def _outcome(reason: ExitReason, net_pct: float, band_pct: float) -> str:
+    if reason in _BY_BARRIER:
+        return _BY_BARRIER[reason]
+    if abs(net_pct) <= band_pct:
+        return "BREAKEVEN"
+    if reason == "TIME":
+        return "TIMEOUT"
+    return "WIN" if net_pct > 0 else "LOSS"
 
 
 _EPOCH: Final = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
@@ -195,49 +219,41 @@ def _coverage(ts_us: IntArray, trade: Trade | None, end_us: int) -> float:
 def _excursions(held: Path, trade: Trade) -> tuple[float, float]:
     """Best and worst price while holding, % of the average entry.
 
-    Of the bar of the first fill only the low and the close are surely later than the fill; of the bar left by a
-    barrier, only the open and the exit are surely not later than the exit.
+    Of the bar of the first fill only the low and the close are surely later than the fill, unless it was filled at
+    the open; of the bar left by a barrier, only the open and the exit are surely not later than the exit.
     """
     first, last = trade.entry_index, trade.exit_index
+    after_fill = 0 if trade.at_open else _LOW
     prices = [np.array([trade.exit.price])]
     if first < last:
         between = held.prices[first + 1 : last]
         at_exit = held.prices[last] if trade.exit.reason == "TIME" else held.prices[last, :1]
-        prices += [held.prices[first, 2:], between[:, 1], between[:, 2], at_exit]
+        prices += [held.prices[first, after_fill:], between[:, 1], between[:, _LOW], at_exit]
     reached = 100 * (np.concatenate(prices) / trade.average - 1)
     return max(0.0, float(reached.max())), min(0.0, float(reached.min()))
 
 
-def _frame(setups: pl.DataFrame, rows: Iterable[Mapping[str, Any]], version: str) -> pl.DataFrame:
-    own = {
-        "setup_id",
-        "venue",
-        "symbol",
-        "timestamp",
-        "setup_detected",
-        "drop_percentage",
-        "rsi",
-        "volume_ratio",
-        "btc_regime",
-        "label_version",
-    }
-    results = {name: kind for name, kind in DCA_LABELS.polars_schema.items() if name not in own}
+def _frame(
+    setups: pl.DataFrame, rows: Iterable[Mapping[str, Any]], rules: LabelRules, version: str
+) -> pl.DataFrame:
+    evidence = pl.col("evidence").str.json_decode(rules.evidence)
+    described = (
+        setups.with_columns(evidence)
+        .unnest("evidence")
+        .select(
+            "setup_id",
+            "venue",
+            "symbol",
+            pl.col("signal_ts").alias("timestamp"),
+            *rules.described,
+            pl.lit(version).alias("label_version"),
+        )
+    )
+    schema = rules.table.polars_schema
+    results = {name: kind for name, kind in schema.items() if name not in described.columns}
     times = [name for name, kind in results.items() if kind == pl.Datetime("us", "UTC")]
     frame = pl.DataFrame(
         [{name: row.get(name) for name in results} for row in rows],
         schema={name: pl.Int64() if name in times else kind for name, kind in results.items()},
     ).with_columns(pl.from_epoch(name, "us").dt.replace_time_zone("UTC") for name in times)
-    evidence = pl.col("evidence").str.json_decode(_EVIDENCE).struct
-    described = setups.select(
-        "setup_id",
-        "venue",
-        "symbol",
-        pl.col("signal_ts").alias("timestamp"),
-        pl.lit(value=True).alias("setup_detected"),
-        evidence.field("drop_pct").alias("drop_percentage"),
-        evidence.field("rsi_14").alias("rsi"),
-        evidence.field("volume_ratio").alias("volume_ratio"),
-        pl.col("trend").alias("btc_regime"),
-        pl.lit(version).alias("label_version"),
-    )
-    return DCA_LABELS.conform(pl.concat([described, frame], how="horizontal"))
+    return rules.table.conform(pl.concat([described, frame], how="horizontal"))

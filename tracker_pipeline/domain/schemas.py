@@ -219,6 +219,26 @@ BAR_REVISIONS: Final = Table(
     ),
 )
 
+BAR_INVALIDATIONS: Final = Table(
+    name="market.bar_invalidations",
+    key=("venue", "symbol", "timeframe", "start_ts", "transaction_id"),
+    time_column="start_ts",
+    write="merge",
+    description="Intervals whose bars were corrected or came late, so that what was made of them is stale.",
+    columns=(
+        _VENUE,
+        _SYMBOL,
+        Column("timeframe", T.TEXT, "timeframe of the bars"),
+        Column("start_ts", T.TIME, "open of the first bar concerned"),
+        Column("transaction_id", T.INT, "transaction that wrote the bars; a reader sees all of one or none"),
+        Column("end_ts", T.TIME, "end of the last bar concerned"),
+        Column("bars", T.INT, "how many bars"),
+        Column("kind", T.TEXT, "revised or late"),
+        Column("recorded_at", T.TIME, "when the bars were written", provenance=True),
+        _RUN_ID,
+    ),
+)
+
 
 def _bar_table(timeframe: str) -> Table:
     return Table(
@@ -326,8 +346,8 @@ SETUPS: Final = Table(
         Column("signal_ts", T.TIME, "open time of the signal bar; the signal is known at its close"),
         Column("side", T.TEXT, "BUY: the only tradable side"),
         Column("ref_price", T.FLOAT, "close of the signal bar"),
-        Column("tp_pct", T.FLOAT, "take profit above the entry"),
-        Column("sl_pct", T.FLOAT, "stop loss below the entry, positive"),
+        Column("tp_pct", T.FLOAT, "take profit above the entry; of a channel above ref_price"),
+        Column("sl_pct", T.FLOAT, "stop loss below the entry, positive; of a channel below ref_price"),
         Column("horizon_hours", T.INT, "longest holding time"),
         Column("tier", T.TEXT, "tier of the symbol when detected"),
         Column("trend", T.TEXT, "trend regime at the signal"),
@@ -340,7 +360,7 @@ SETUPS: Final = Table(
 
 _LABEL_RESULT: Final = (
     Column("outcome", T.TEXT, "WIN, LOSS, BREAKEVEN, TIMEOUT, PENDING, UNRESOLVED"),
-    Column("exit_reason", T.TEXT, "TP, SL, TIME; NULL while pending", nullable=True),
+    Column("exit_reason", T.TEXT, "TP, SL, TRAIL, TIME; NULL while pending", nullable=True),
     Column("entry_ts", T.TIME, "open of the bar entered", nullable=True),
     Column("entry_price", T.FLOAT, "average entry price, before costs", nullable=True),
     Column("exit_ts", T.TIME, "open time of the bar left in", nullable=True),
@@ -373,6 +393,56 @@ DCA_LABELS: Final = Table(
         Column("rsi", T.FLOAT, "RSI 14 at the signal", nullable=True),
         Column("volume_ratio", T.FLOAT, "volume / mean of the 96 bars before", nullable=True),
         Column("btc_regime", T.TEXT, "trend regime at the signal", nullable=True),
+        *_LABEL_RESULT,
+    ),
+)
+
+SWING_LABELS: Final = Table(
+    name="labels.strategy_swing_labels",
+    key=("setup_id",),
+    time_column="timestamp",
+    description="What became of each SWING setup, net of costs; PENDING until its horizon has passed.",
+    columns=(
+        Column("setup_id", T.TEXT, "the setup"),
+        _VENUE,
+        _SYMBOL,
+        Column("timestamp", T.TIME, "signal time of the setup"),
+        Column("breakout_detected", T.BOOL, "true: kept for readers of the earlier table"),
+        Column(
+            "breakout_strength",
+            T.FLOAT,
+            "close above the highest high of the 20 bars before, %",
+            nullable=True,
+        ),
+        Column("volume_surge", T.FLOAT, "volume / mean of the 20 bars before", nullable=True),
+        Column("momentum_score", T.FLOAT, "points for momentum, 0 to 15", nullable=True),
+        Column(
+            "trend_alignment", T.TEXT, "UPTREND, DOWNTREND or SIDEWAYS: close, SMA20, SMA50", nullable=True
+        ),
+        *_LABEL_RESULT,
+    ),
+)
+
+CHANNEL_LABELS: Final = Table(
+    name="labels.strategy_channel_labels",
+    key=("setup_id",),
+    time_column="timestamp",
+    description="What became of each CHANNEL setup, net of costs; PENDING until its horizon has passed.",
+    columns=(
+        Column("setup_id", T.TEXT, "the setup"),
+        _VENUE,
+        _SYMBOL,
+        Column("timestamp", T.TIME, "signal time of the setup"),
+        Column("channel_position", T.TEXT, "BOTTOM, MIDDLE or TOP: the close in the channel", nullable=True),
+        Column("channel_strength", T.FLOAT, "strength of the channel, 0 to 100", nullable=True),
+        Column("channel_width", T.FLOAT, "upper line above the lower one, %", nullable=True),
+        Column("optimal_entry", T.FLOAT, "lower line at the signal, quote currency", nullable=True),
+        Column(
+            "optimal_exit",
+            T.FLOAT,
+            "target, 90 % of the way to the upper line, quote currency",
+            nullable=True,
+        ),
         *_LABEL_RESULT,
     ),
 )
@@ -493,10 +563,13 @@ TABLES: Final[Mapping[str, Table]] = {
         INSTRUMENTS,
         *BARS.values(),
         BAR_REVISIONS,
+        BAR_INVALIDATIONS,
         REGIMES,
         ML_FEATURES_15M,
         SETUPS,
         DCA_LABELS,
+        SWING_LABELS,
+        CHANNEL_LABELS,
         WHALE_UNIVERSE,
         WHALE_BALANCE_SNAPSHOTS,
         ACCUMULATION_SCORES,

@@ -16,6 +16,7 @@ from tracker_pipeline.domain.schemas import BAR_REVISIONS, Table
 from tracker_pipeline.resources.errors import PermanentError
 from tracker_pipeline.storage import lake, manifest
 from tracker_pipeline.storage.database import Connection, identifier, lock_table, names
+from tracker_pipeline.storage.invalidations import record_invalidations
 
 # Below this the planner's guess for a table without statistics is good enough.
 _ANALYZE_ROWS = 5_000
@@ -170,6 +171,7 @@ def _apply(
     connection: Connection, table: Table, stage: sql.Identifier, window: Window | None, run_id: str
 ) -> Written:
     if table.revisions:
+        record_invalidations(connection, table, stage, _differs(table), run_id)
         _keep_former_values(connection, table, stage, run_id)
     count: Callable[[sql.Composed, list[object]], int] = lambda s, p: connection.execute(s, p).rowcount  # noqa: E731
     return Written(

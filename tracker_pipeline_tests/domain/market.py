@@ -93,6 +93,20 @@ def random_bars(
     return bars.filter(pl.Series(rng.uniform(size=count) >= holes))
 
 
+def stormy(count: int, *, seed: int, symbol: str = "BTC/USDT") -> pl.DataFrame:
+    """A walk that falls by 5 % within four hours many times a day."""
+    bars = random_bars(count, seed=seed, symbol=symbol, holes=0.02)
+    return bars.with_columns(low=pl.col("low") * 0.9, high=pl.col("high") * 1.03)
+
+
+def calm(bars: pl.DataFrame, *, trend: str = "BULL", stress: str = "NORMAL") -> pl.DataFrame:
+    """One regime at every bar."""
+    times = bars.select("venue", "ts", available_at=pl.col("ts") + pl.duration(minutes=17)).unique(
+        ["venue", "ts"]
+    )
+    return times.with_columns(trend=pl.lit(trend), stress=pl.lit(stress))
+
+
 def daily_from(bars: pl.DataFrame) -> pl.DataFrame:
     """Whole days of 15m bars as daily bars."""
     grouped = bars.sort("ts").group_by("venue", "symbol", pl.col("ts").dt.truncate("1d"), maintain_order=True)

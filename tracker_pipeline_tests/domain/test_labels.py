@@ -7,12 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tracker_pipeline.domain.dca import DcaConfig, Grid
 from tracker_pipeline.domain.features import features_15m
 from tracker_pipeline.domain.labels import label
 from tracker_pipeline.domain.regimes import regimes
 from tracker_pipeline.domain.schemas import DCA_LABELS, SETUPS
 from tracker_pipeline.domain.setups import detect
-from tracker_pipeline.domain.strategy_config import Costs, Grid, StrategyConfig
+from tracker_pipeline.domain.strategy_config import Costs
 from tracker_pipeline_tests.domain.market import (
     BAR,
     START,
@@ -23,7 +24,7 @@ from tracker_pipeline_tests.domain.market import (
     real_bars,
 )
 
-CONFIG = StrategyConfig()
+CONFIG = DcaConfig()
 HORIZON = 288
 LATER = START + timedelta(days=30)
 FLAT = (100.0, 100.0, 100.0, 100.0)
@@ -240,8 +241,8 @@ def test_the_columns_of_the_strategy_come_from_the_evidence() -> None:
     assert (row["setup_detected"], row["timestamp"]) == (True, START)
 
 
-def test_setups_of_a_strategy_without_rules_are_refused() -> None:
-    with pytest.raises(ValueError, match="no labelling rules for swing"):
+def test_setups_of_another_strategy_than_the_configuration_are_refused() -> None:
+    with pytest.raises(ValueError, match="setups of swing with the configuration of dca"):
         label(
             a_setup().with_columns(strategy=pl.lit("swing")),
             bars_from_closes([1.0]),
@@ -296,9 +297,7 @@ def test_a_real_year_of_labels_equals_a_plain_walk_bar_by_bar(shared_data: Path)
     bars = real_bars(shared_data)
     btc = bars.filter(pl.col("symbol") == "BTC/USDT:USDT")
     open_gate = regimes(daily_from(btc), btc).with_columns(trend=pl.lit("BULL"), stress=pl.lit("NORMAL"))
-    setups = detect(
-        "dca", bars, features_15m(bars.clear()), open_gate, StrategyConfig(default_tier="mid_cap")
-    )
+    setups = detect("dca", bars, features_15m(bars.clear()), open_gate, DcaConfig(default_tier="mid_cap"))
     labels = label(setups, bars, as_of=datetime.fromisoformat("2026-01-01T00:00:00+00:00"), config=CONFIG)
     counts = dict(labels["outcome"].value_counts().iter_rows())
     assert counts.keys() == {"WIN", "LOSS", "BREAKEVEN", "TIMEOUT", "PENDING"}

@@ -1,6 +1,5 @@
-import json
+from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -8,261 +7,103 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tracker_pipeline.domain.channel import ChannelConfig
+from tracker_pipeline.domain.dca import DcaConfig
 from tracker_pipeline.domain.features import features_15m
-from tracker_pipeline.domain.regimes import regimes
 from tracker_pipeline.domain.schemas import SETUPS
-from tracker_pipeline.domain.setups import SETUP_LOOKBACK, detect
-from tracker_pipeline.domain.strategy_config import Costs, Exits, Grid, StrategyConfig
-from tracker_pipeline_tests.domain.market import (
-    BAR,
-    START,
-    bars_from_closes,
-    daily_from,
-    golden_bars,
-    random_bars,
-    real_bars,
-)
+from tracker_pipeline.domain.setups import STRATEGIES, detect
+from tracker_pipeline.domain.strategy_config import Band, StrategyConfig, by_tier
+from tracker_pipeline.domain.swing import SwingConfig
+from tracker_pipeline.domain.timeframes import duration
+from tracker_pipeline_tests.domain.market import START, bars_from_closes, calm, random_bars, stormy
 
-CONFIG = StrategyConfig(tiers={"BTC": "large_cap", "PEPE": "memecoin"})
+HOUR = timedelta(hours=1)
 
 
-def calm(bars: pl.DataFrame, *, trend: str = "BULL", stress: str = "NORMAL") -> pl.DataFrame:
-    """One regime at every bar."""
-    times = bars.select("venue", "ts", available_at=pl.col("ts") + pl.duration(minutes=17)).unique(
-        ["venue", "ts"]
-    )
-    return times.with_columns(trend=pl.lit(trend), stress=pl.lit(stress))
+def eager(count: int, *, seed: int, symbol: str = "BTC/USDT") -> pl.DataFrame:
+    """Hours that break out often, some of them missing, with volumes that reach a million dollars a day."""
+    rng = np.random.default_rng(seed)
+    closes = 100 * np.exp(np.cumsum(rng.normal(0.001, 0.008, count)))
+    bars = bars_from_closes(closes, step=HOUR, symbol=symbol, wick=0.05, volume=rng.uniform(500, 2000, count))
+    return bars.filter(pl.Series(rng.uniform(size=count) >= 0.01))
 
 
-def found(
-    bars: pl.DataFrame, regime: pl.DataFrame | None = None, config: StrategyConfig = CONFIG
-) -> pl.DataFrame:
-    return detect("dca", bars, features_15m(bars), calm(bars) if regime is None else regime, config)
+def waves(count: int, *, seed: int, symbol: str = "BTC/USDT") -> pl.DataFrame:
+    """Bars that swing between lines, some of them missing."""
+    rng = np.random.default_rng(seed)
+    closes = 100 + 2 * np.sin(np.arange(count) / 2.3) + rng.normal(0, 0.4, count)
+    bars = bars_from_closes(closes, symbol=symbol, wick=0.05)
+    return bars.filter(pl.Series(rng.uniform(size=count) >= 0.001))
 
 
-def fired(bars: pl.DataFrame, config: StrategyConfig = CONFIG) -> list[int]:
-    """Numbers of the bars that are events."""
-    return sorted(int((ts - START) / BAR) for ts in found(bars, config=config)["signal_ts"])
+WIDE = by_tier(*[Band(0.03, 0.5)] * 4)
+# Rules that fire often, and bars for them.
+EAGER: dict[str, tuple[StrategyConfig, Callable[..., pl.DataFrame]]] = {
+    "dca": (DcaConfig(tiers={"BTC": "large_cap"}), stormy),
+    "swing": (SwingConfig(breakout_factor=by_tier(*[1.0] * 4), cool_down_bars=3), eager),
+    "channel": (ChannelConfig(width_frac=WIDE, cool_down_bars=2), waves),
+}
 
 
-def crashes(*, at: list[int], count: int, depth: float = 0.06, last: int = 1) -> np.ndarray:
-    """A flat price that falls by `depth` at some bars, for a number of bars each."""
-    closes = np.full(count, 100.0)
-    for bar in at:
-        closes[bar : bar + last] = 100 * (1 - depth)
-    return closes
-
-
-def test_a_fall_of_five_percent_from_the_four_hour_high_is_a_setup() -> None:
-    setup = found(bars_from_closes(crashes(at=[200], count=230, last=30))).row(0, named=True)
-    assert setup["signal_ts"] == START + 200 * BAR
-    assert (setup["strategy"], setup["timeframe"], setup["side"]) == ("dca", "15m", "BUY")
-    assert (setup["ref_price"], setup["tier"], setup["tp_pct"], setup["sl_pct"]) == (
-        94.0,
-        "large_cap",
-        10.0,
-        8.0,
-    )
-    assert (setup["horizon_hours"], setup["trend"], setup["stress"]) == (72, "BULL", "NORMAL")
-    evidence = json.loads(setup["evidence"])
-    assert evidence["drop_pct"] == pytest.approx(-6.0)
-    assert (evidence["high_16"], evidence["bars_16"]) == (100.0, 16)
-    assert evidence["rsi_14"] == 0.0
-    assert setup["score"] is None
-
-
-def test_the_golden_series_ends_with_a_fall_of_four_percent_and_not_of_five() -> None:
-    tail = golden_bars().tail(30)
-    assert found(tail).height == 0
-    setup = found(tail, config=StrategyConfig(drop_pct=-4.373)).row(0, named=True)
-    assert setup["signal_ts"] == START + 399 * BAR
-    assert json.loads(setup["evidence"])["drop_pct"] == pytest.approx(-4.373265, abs=1e-6)
-
-
-def test_the_deepest_fall_of_the_golden_series_is_its_first_event() -> None:
-    deepest = found(golden_bars(), config=StrategyConfig(drop_pct=-5.241)).row(0, named=True)
-    assert deepest["signal_ts"] == START + 23 * BAR
-    assert json.loads(deepest["evidence"])["drop_pct"] == pytest.approx(-5.241178, abs=1e-6)
-
-
-def test_the_high_before_the_window_does_not_count() -> None:
-    slow = np.r_[np.full(40, 100.0), np.linspace(100, 80, 400)]  # 20 % in all, 0.75 % in any four hours
-    assert fired(bars_from_closes(slow)) == []
-
-
-@pytest.mark.parametrize(("missing", "events"), [(2, 1), (3, 0)])
-def test_fourteen_of_the_sixteen_bars_must_exist(missing: int, events: int) -> None:
-    bars = bars_from_closes(crashes(at=[40], count=41)).filter(
-        ~pl.int_range(pl.len()).is_between(30, 29 + missing)
-    )
-    assert len(fired(bars)) == events
-
-
-@pytest.mark.parametrize(
-    ("trend", "stress", "events"),
-    [
-        ("BULL", "NORMAL", 1),
-        ("NEUTRAL", "CAUTION", 1),
-        ("BULL", "EUPHORIA", 1),
-        ("BEAR", "NORMAL", 0),
-        ("UNKNOWN", "NORMAL", 0),
-        ("BULL", "PANIC", 0),
-        ("BULL", "UNKNOWN", 0),
-    ],
-)
-def test_nothing_is_bought_in_a_regime_that_forbids_it(trend: str, stress: str, events: int) -> None:
-    bars = bars_from_closes(crashes(at=[40], count=41))
-    assert found(bars, calm(bars, trend=trend, stress=stress)).height == events
-
-
-def test_a_bar_without_a_regime_or_with_a_later_one_is_not_tradable() -> None:
-    bars = bars_from_closes(crashes(at=[40], count=41))
-    late = calm(bars).with_columns(pl.col("available_at") + pl.duration(minutes=1))
-    assert found(bars, calm(bars).clear()).height == 0
-    assert found(bars, late).height == 0
-
-
-def test_an_event_fires_once_while_price_stays_in_the_condition() -> None:
-    falling = 100 * 0.994 ** np.arange(250)  # 9 % below the four-hour high for 2.5 days
-    assert fired(bars_from_closes(np.r_[np.full(20, 100.0), falling])) == [29]
-
-
-def test_an_event_fires_again_when_the_horizon_ends_within_the_condition() -> None:
-    falling = 100 * 0.994 ** np.arange(400)
-    assert fired(bars_from_closes(np.r_[np.full(20, 100.0), falling])) == [29, 29 + 288]
-
-
-@pytest.mark.parametrize(("second", "events"), [(159, [100]), (160, [100, 160])])
-def test_events_are_sixty_bars_apart(second: int, events: list[int]) -> None:
-    assert fired(bars_from_closes(crashes(at=[100, second], count=220))) == events
-
-
-def test_missing_bars_do_not_count_as_having_left_the_condition() -> None:
-    falling = np.r_[np.full(20, 100.0), 100 * 0.99 ** np.arange(150)]
-    hole = bars_from_closes(falling).filter(~pl.int_range(pl.len()).is_between(60, 64))
-    assert len(fired(hole)) == 1
-
-
-def test_a_signal_that_the_regime_forbade_fires_when_the_regime_allows_it() -> None:
-    bars = bars_from_closes(crashes(at=[100], count=130, last=30))
-    panic = pl.col("ts") < START + 105 * BAR
-    regime = calm(bars).with_columns(stress=pl.when(panic).then(pl.lit("PANIC")).otherwise("stress"))
-    assert found(bars, regime)["signal_ts"].to_list() == [START + 105 * BAR]
-
-
-def test_tiers_set_exits_and_only_if_asked_the_drop() -> None:
-    bars = bars_from_closes(crashes(at=[40], count=41, depth=0.055), symbol="PEPE/USDT")
-    meme = found(bars).row(0, named=True)
-    assert (meme["tier"], meme["tp_pct"], meme["sl_pct"]) == ("memecoin", 15.0, 10.0)
-    assert found(bars, config=StrategyConfig(tiers=CONFIG.tiers, use_tier_drops=True)).height == 0
-
-
-def test_a_coin_that_is_not_listed_is_a_small_cap() -> None:
-    bars = bars_from_closes(crashes(at=[40], count=41), symbol="NEW/USDT:USDT")
-    assert found(bars)["tier"].to_list() == ["small_cap"]
-
-
-def test_identity_follows_from_what_was_found_and_by_which_rules() -> None:
-    bars = bars_from_closes(crashes(at=[40], count=41))
-    first, again = found(bars), found(bars)
-    other = found(bars, config=StrategyConfig(tiers=CONFIG.tiers, drop_pct=-4.0))
-    assert first.equals(again)
-    assert first.schema == SETUPS.polars_schema
-    assert first["setup_id"][0] != other["setup_id"][0]
-    assert first["config_version"][0] == CONFIG.config_version
-
-
-def test_features_that_are_not_there_are_recorded_as_unknown() -> None:
-    bars = bars_from_closes(crashes(at=[40], count=41))
-    setup = detect("dca", bars, features_15m(bars).clear(), calm(bars), CONFIG).row(0, named=True)
-    assert json.loads(setup["evidence"])["rsi_14"] is None
+def found(strategy: str, bars: pl.DataFrame) -> pl.DataFrame:
+    config, _ = EAGER[strategy]
+    return detect(strategy, bars, features_15m(bars.clear()), calm(bars), config)
 
 
 def test_an_unknown_strategy_is_refused_by_name() -> None:
     bars = bars_from_closes([1.0])
-    with pytest.raises(ValueError, match="unknown strategy 'hodl'; known are dca"):
-        detect("hodl", bars, features_15m(bars), calm(bars), CONFIG)
+    with pytest.raises(ValueError, match="unknown strategy 'hodl'; known are dca, swing, channel"):
+        detect("hodl", bars, features_15m(bars), calm(bars), DcaConfig())
 
 
-@settings(max_examples=30, deadline=None)
-@given(seed=st.integers(0, 50), at=st.integers(20, 190), deeper=st.floats(0.01, 0.3))
-def test_a_deeper_fall_never_takes_a_first_event_away(seed: int, at: int, deeper: float) -> None:
-    bars = random_bars(200, seed=seed).with_columns(pl.col("close") * 0.999)
-    events = fired(bars)
-    if not events or events[0] != at:
-        closes = pl.when(pl.int_range(pl.len()) == at).then(pl.col("high") * 0.94).otherwise("close")
-        bars = bars.with_columns(close=closes)
-        events = fired(bars)
-    first = pl.int_range(pl.len()) == events[0]
-    lower = bars.with_columns(close=pl.when(first).then(pl.col("close") * (1 - deeper)).otherwise("close"))
-    assert events[0] in fired(lower)
+def test_the_configuration_of_another_strategy_is_refused() -> None:
+    bars = bars_from_closes([1.0])
+    with pytest.raises(ValueError, match="swing needs a SwingConfig, not a DcaConfig"):
+        detect("swing", bars, features_15m(bars), calm(bars), DcaConfig())
 
 
-@settings(max_examples=15, deadline=None)
+def test_bars_of_another_timeframe_are_refused() -> None:
+    bars = random_bars(50, seed=0)
+    with pytest.raises(ValueError, match="not on the 1h grid"):
+        detect("swing", bars, features_15m(bars), calm(bars), SwingConfig())
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_no_bars_give_no_setups(strategy: str) -> None:
+    none = random_bars(1, seed=0).clear()
+    setups = found(strategy, none)
+    assert setups.schema == SETUPS.polars_schema
+    assert setups.height == 0
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@settings(max_examples=12, deadline=None)
 @given(cut=st.integers(1, 899), seed=st.integers(0, 5))
-def test_what_was_known_then_equals_the_full_run_in_any_order(cut: int, seed: int) -> None:
-    bars = stormy(900, seed=seed)
-    known = bars.filter(pl.col("ts") < START + cut * BAR)
-    whole = found(bars)
+def test_what_was_known_then_equals_the_full_run_in_any_order(strategy: str, cut: int, seed: int) -> None:
+    config, bars_of = EAGER[strategy]
+    bars = bars_of(900, seed=seed)
+    end = START + cut * duration(config.timeframe)
+    known = bars.filter(pl.col("ts") < end)
+    whole = found(strategy, bars)
     assert whole.height
     shuffled = known.sample(fraction=1.0, shuffle=True, seed=cut)
-    assert found(shuffled).equals(whole.filter(pl.col("signal_ts") < START + cut * BAR))
+    assert found(strategy, shuffled).equals(whole.filter(pl.col("signal_ts") < end))
 
 
-def stormy(count: int, *, seed: int, symbol: str = "BTC/USDT") -> pl.DataFrame:
-    """A walk that falls by 5 % within four hours many times a day."""
-    bars = random_bars(count, seed=seed, symbol=symbol, holes=0.02)
-    return bars.with_columns(low=pl.col("low") * 0.9, high=pl.col("high") * 1.03)
-
-
-def test_events_of_a_day_do_not_depend_on_where_the_input_starts() -> None:
-    bars = pl.concat([stormy(30 * 96, seed=1), stormy(30 * 96, seed=2, symbol="X/USDT")])
-    whole = found(bars)
-    for day in range(10, 30):
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_setups_of_a_day_do_not_depend_on_where_the_input_starts(strategy: str) -> None:
+    config, bars_of = EAGER[strategy]
+    lookback = STRATEGIES[strategy].lookback
+    days = lookback.days + 30
+    count = timedelta(days=days) // duration(config.timeframe)
+    bars = pl.concat([bars_of(count, seed=1), bars_of(count, seed=2, symbol="X/USDT")])
+    whole, compared = found(strategy, bars), 0
+    for day in range(lookback.days, days):
         start = START + timedelta(days=day)
         end = start + timedelta(days=1)
-        window = bars.filter(pl.col("ts").is_between(start - SETUP_LOOKBACK, end, closed="left"))
+        window = bars.filter(pl.col("ts").is_between(start - lookback, end, closed="left"))
         of_day = pl.col("signal_ts").is_between(start, end, closed="left")
         expected = whole.filter(of_day)
-        assert found(window).filter(of_day).drop("evidence").equals(expected.drop("evidence"))
-    assert whole.height > 40
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (
-            {"exits": {**CONFIG.exits, "memecoin": Exits(2, 10)}},
-            "memecoin target of 2 % is not above its costs of 2.12 %",
-        ),
-        ({"tiers": {"BTC": "blue_chip"}}, "unknown tiers"),
-        ({"exits": {"large_cap": Exits(10, 8)}}, "exits must name exactly the tiers"),
-        ({"exits": {**CONFIG.exits, "mid_cap": Exits(10, 0)}}, "mid_cap stop"),
-        ({"drop_pct": 5.0}, "drop_pct must be between"),
-        ({"grid": Grid(levels=0)}, "grid.levels"),
-        ({"costs": Costs(fee_pct=-1)}, "costs must be"),
-        ({"cool_down_bars": 10_000}, "at most 7 days"),
-    ],
-)
-def test_a_configuration_that_contradicts_itself_is_one_clear_error(
-    change: dict[str, object], message: str
-) -> None:
-    with pytest.raises(ValueError, match=message):
-        StrategyConfig(**change)  # type: ignore[arg-type]
-
-
-def test_the_version_follows_the_rules_and_not_the_universe_or_the_spelling_of_numbers() -> None:
-    assert StrategyConfig(tiers={"BTC": "large_cap"}).config_version == StrategyConfig().config_version
-    assert StrategyConfig(drop_pct=-5).config_version == StrategyConfig().config_version
-    assert StrategyConfig(drop_pct=-4).config_version != StrategyConfig().config_version
-
-
-def test_a_real_year_has_events_and_none_within_the_cool_down(shared_data: Path) -> None:
-    bars = real_bars(shared_data)
-    btc = bars.filter(pl.col("symbol") == "BTC/USDT:USDT")
-    judged = regimes(daily_from(btc), btc)
-    setups = detect("dca", bars, features_15m(bars.clear()), judged, CONFIG)
-    assert setups.height == 213
-    assert set(setups["trend"]) <= {"BULL", "NEUTRAL"}
-    too_close = pl.col("signal_ts").diff().over("symbol") < 60 * BAR
-    assert setups.sort("symbol", "signal_ts").filter(too_close).height == 0
+        assert found(strategy, window).filter(of_day).equals(expected)
+        compared += expected.height
+    assert compared > 20, compared

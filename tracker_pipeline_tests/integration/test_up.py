@@ -1,4 +1,4 @@
-"""`tracker up` as a person uses it: it comes up, materializes what the interface asks for, and leaves nothing behind."""
+"""`tracker up` as a person uses it: it comes up, runs what the interface asks for, and leaves nothing behind."""
 
 import os
 import signal
@@ -63,8 +63,8 @@ def test_it_serves_schedules_and_runs_and_ctrl_c_leaves_no_process(tmp_path, fre
     )
     try:
         interface = Interface(free_port)
-        schedules = "{ schedulesOrError(repositorySelector: {repositoryName: \"__repository__\","
-        schedules += " repositoryLocationName: \"tracker_pipeline\"}) { ... on Schedules {"
+        schedules = '{ schedulesOrError(repositorySelector: {repositoryName: "__repository__",'
+        schedules += ' repositoryLocationName: "tracker_pipeline"}) { ... on Schedules {'
         schedules += " results { name scheduleState { status } } } } }"
         found = interface.wait_for(schedules, lambda data: data["schedulesOrError"]["results"], 90)
         states = {s["name"]: s["scheduleState"]["status"] for s in found["schedulesOrError"]["results"]}
@@ -76,7 +76,7 @@ def test_it_serves_schedules_and_runs_and_ctrl_c_leaves_no_process(tmp_path, fre
         up.send_signal(signal.SIGINT)
         up.wait(90)
     assert up.returncode == 0, up.stdout.read()
-    gone, alive = psutil.wait_procs(mine, timeout=20)
+    _, alive = psutil.wait_procs(mine, timeout=20)
     assert alive == []
     assert not (tmp_path / "postgres" / "postmaster.pid").exists()
     assert not (tmp_path / "sandbox" / "addresses.json").exists()
@@ -109,4 +109,6 @@ def test_a_port_in_use_is_one_sentence_and_1(tmp_path):
             check=False,
         )
     assert done.returncode == 1
-    assert "cannot be used (Address already in use): choose another with --port" in " ".join(done.stderr.split())
+    assert "cannot be used (Address already in use): choose another with --port" in " ".join(
+        done.stderr.split()
+    )

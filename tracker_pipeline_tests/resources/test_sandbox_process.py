@@ -89,7 +89,9 @@ def test_a_killed_sandbox_is_replaced_and_its_chain_is_the_same_chain(tmp_path):
 
 
 def test_a_name_that_it_does_not_serve_is_refused(monkeypatch):
-    monkeypatch.setattr(sandbox_process, "_sandbox", lambda home: {"exchange": "http://x", "chain": "http://y"})
+    monkeypatch.setattr(
+        sandbox_process, "_sandbox", lambda home: {"exchange": "http://x", "chain": "http://y"}
+    )
     assert sandbox_process.resolve("sandbox://chain/whales.csv") == "http://y/whales.csv"
     assert sandbox_process.resolve("https://real.example/a") == "https://real.example/a"
     with pytest.raises(PermanentError, match="serves chain, exchange, not 'moon'"):

@@ -1,0 +1,153 @@
+"""The sensors: what became stale or final is materialized again, exactly those days.
+
+Each tick is cheap (one indexed read), bounded, and asks for runs by keys made of what it saw, so that a tick that is
+evaluated twice asks once.
+
+What belongs here: from a record in the database to run requests. What does not: how far a change reaches
+(`domain.staleness`).
+"""
+
+from collections.abc import Iterable
+from datetime import UTC, date, datetime, timedelta
+from typing import Final
+
+import dagster as dg
+import polars as pl
+
+from tracker_pipeline import keys
+from tracker_pipeline.assets.labels import TABLES as LABEL_TABLES
+from tracker_pipeline.assets.strategies import strategy_configs
+from tracker_pipeline.automation import jobs
+from tracker_pipeline.domain import schemas
+from tracker_pipeline.domain.staleness import merged, reach
+from tracker_pipeline.keys import key_of
+from tracker_pipeline.settings import get_config
+from tracker_pipeline.storage import scan
+from tracker_pipeline.storage.database import connect
+from tracker_pipeline.storage.invalidations import Invalidation, invalidations_after
+
+_RUNNING: Final = dg.DefaultSensorStatus.RUNNING
+_DAY: Final = timedelta(days=1)
+# What is made of bars, in one run so that each is made of the new version of the one before.
+_MADE_OF_BARS: Final = (keys.REGIMES, keys.ML_FEATURES_15M, keys.STRATEGY_SETUPS, *jobs.LABEL_ASSETS)
+
+
+@dg.sensor(
+    job=jobs.market_day,
+    minimum_interval_seconds=60,
+    default_status=_RUNNING,
+    description="Bars that were corrected or came late make features, regimes, setups and labels stale: those days"
+    " are materialized again.",
+)
+def stale_after_bars(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+    """Ask for the days that bars recorded since the last tick have made stale."""
+    seen = int(context.cursor or 0)
+    with connect() as connection:
+        found = invalidations_after(connection, seen)
+    if not found:
+        return dg.SkipReason("no bar was corrected or came late")
+    newest = found[-1].transaction_id
+    whole, labels_only = stale_days(found, today=datetime.now(UTC).date())
+    requests = [
+        *(_request(jobs_range, _MADE_OF_BARS, f"stale-{newest}") for jobs_range in whole),
+        *(_request(jobs_range, jobs.LABEL_ASSETS, f"stale-labels-{newest}") for jobs_range in labels_only),
+    ]
+    return dg.SensorResult(run_requests=requests, cursor=str(newest))
+
+
+def stale_days(
+    found: Iterable[Invalidation], *, today: date
+) -> tuple[list[tuple[date, date]], list[tuple[date, date]]]:
+    """Ranges of days to make again wholly, and ranges of earlier signals whose labels alone are concerned.
+
+    Nothing is made again before history starts or after `today`.
+    """
+    config = get_config()
+    horizon = max(timedelta(hours=c.horizon_hours) for c in strategy_configs().values())
+    whole: list[tuple[date, date]] = []
+    labels: list[tuple[date, date]] = []
+    for one in found:
+        is_reference = one.symbol.startswith(f"{config.market.reference}/")
+        reached = reach(one.timeframe, one.start, one.end, horizon=horizon, is_reference=is_reference)
+        first_day = config.history_start
+        if reached is None or reached.last < first_day or reached.first > today:
+            continue
+        whole.append((max(reached.first, first_day), min(reached.last, today)))
+        if max(reached.first_label, first_day) < reached.first:
+            labels.append((max(reached.first_label, first_day), reached.first - _DAY))
+    covered = merged(whole)
+    uncovered = [part for one in merged(labels) for part in _without(one, covered)]
+    return covered, merged(uncovered)
+
+
+@dg.sensor(
+    job=jobs.label_maturing,
+    minimum_interval_seconds=600,
+    default_status=_RUNNING,
+    description="Labels whose horizon has passed in the stored bars since they were judged become final.",
+)
+def labels_due(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+    """Ask for the days that have labels which bars can now decide."""
+    newest = (
+        scan(schemas.BARS["15m"].name, datetime.now(UTC) - timedelta(days=7), columns=["available_at"])
+        .select(pl.col("available_at").max())
+        .collect()
+        .item()
+    )
+    if newest is None:
+        return dg.SkipReason("no bars of the last week")
+    days = due_label_days(newest)
+    if not days:
+        return dg.SkipReason("no pending label can be decided yet")
+    requests = [
+        _request(days_range, [key_of(LABEL_TABLES[strategy])], f"due-{strategy}-{newest:%Y-%m-%dT%H:%M}")
+        for strategy, ranges in days.items()
+        for days_range in ranges
+    ]
+    return dg.SensorResult(run_requests=requests)
+
+
+def due_label_days(newest: datetime) -> dict[str, list[tuple[date, date]]]:
+    """Days with pending labels whose horizon has passed at `newest`, in ranges, by strategy."""
+    due: dict[str, list[tuple[date, date]]] = {}
+    for strategy, config in strategy_configs().items():
+        # The horizon runs from the entry, at most two hours after the signal's bar opened.
+        decided = newest - timedelta(hours=config.horizon_hours + 2)
+        pending = scan(
+            LABEL_TABLES[strategy].name,
+            None,
+            decided,
+            predicate=pl.col("outcome") == "PENDING",
+            columns=["timestamp"],
+        ).collect()
+        days = pending.get_column("timestamp").dt.date().unique().to_list()
+        if days:
+            due[strategy] = merged([(day, day) for day in days])
+    return due
+
+
+def _without(one: tuple[date, date], covered: list[tuple[date, date]]) -> list[tuple[date, date]]:
+    """The parts of a range of days that no other range covers."""
+    parts, first = [], one[0]
+    for start, end in covered:
+        if start > one[1] or end < first:
+            continue
+        if start > first:
+            parts.append((first, start - _DAY))
+        first = end + _DAY
+    return [*parts, (first, one[1])] if first <= one[1] else parts
+
+
+def _request(days: tuple[date, date], assets: Iterable[dg.AssetKey], key: str) -> dg.RunRequest:
+    first, last = days
+    return dg.RunRequest(
+        run_key=f"{key}-{first}-{last}",
+        asset_selection=list(assets),
+        tags={
+            "dagster/asset_partition_range_start": f"{first}",
+            "dagster/asset_partition_range_end": f"{last}",
+        },
+    )
+
+
+ALL: Final = [stale_after_bars, labels_due]

@@ -1,0 +1,138 @@
+"""How each strategy's setups are traded, and the columns of its own that a label has.
+
+What belongs here: from a setup and the bars of its horizon to a trade. What does not: what all labels share
+(`labels.py`), and the order of events inside a bar (`grid_trade.py`, `barrier_trade.py`).
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import polars as pl
+
+from tracker_pipeline.domain import barrier_trade, grid_trade
+from tracker_pipeline.domain.barrier_trade import Barriers, Trailing
+from tracker_pipeline.domain.dca import DcaConfig
+from tracker_pipeline.domain.schemas import CHANNEL_LABELS, DCA_LABELS, SWING_LABELS, Table
+from tracker_pipeline.domain.strategy_config import StrategyConfig
+from tracker_pipeline.domain.trade import Finer, Path, Trade
+
+Setup = Mapping[str, Any]
+
+
+def _numbers(*names: str) -> pl.Struct:
+    return pl.Struct(dict.fromkeys(names, pl.Float64))
+
+
+@dataclass(frozen=True)
+class LabelRules:
+    """How the setups of one strategy are labelled.
+
+    Attributes:
+        table: its table.
+        replay: setup, bars of the horizon from the entry on, finer bars and configuration to a trade, or None where
+            nothing was bought.
+        described: the table's columns that come from the setup, from columns of `labels.strategy_setups` and the
+            fields of `evidence`, decoded under their names.
+        evidence: the fields that `described` needs.
+    """
+
+    table: Table
+    replay: Callable[..., Trade | None]
+    described: tuple[pl.Expr, ...]
+    evidence: pl.Struct
+
+
+def _replay_dca(setup: Setup, held: Path, finer: Finer, config: DcaConfig) -> Trade | None:
+    """Orders of the grid below the first open; target and stop hang from the average of what was filled."""
+    return grid_trade.replay(
+        held,
+        config.grid.prices(float(held.prices[0, 0])),
+        tp_frac=setup["tp_pct"] / 100,
+        sl_frac=setup["sl_pct"] / 100,
+        finer=finer,
+    )
+
+
+def _replay_swing(setup: Setup, held: Path, finer: Finer, _: StrategyConfig) -> Trade | None:
+    """Bought at the first open, from which target, stop and the trailing stop of the evidence hang."""
+    entry = float(held.prices[0, 0])
+    evidence = json.loads(setup["evidence"])
+    trail_pct, from_pct = evidence.get("trail_pct"), evidence.get("trail_from_pct")
+    barriers = Barriers(
+        entry=entry,
+        target=entry * (1 + setup["tp_pct"] / 100),
+        stop=entry * (1 - setup["sl_pct"] / 100),
+        trailing=None if trail_pct is None else Trailing(trail_pct / 100, from_pct / 100),
+    )
+    return barrier_trade.replay(held, barriers, finer=finer)
+
+
+def _replay_channel(setup: Setup, held: Path, finer: Finer, _: StrategyConfig) -> Trade | None:
+    """Bought at the first open; target and stop are prices of the channel, so they hang from the signal's close."""
+    close = setup["ref_price"]
+    barriers = Barriers(
+        entry=float(held.prices[0, 0]),
+        target=close * (1 + setup["tp_pct"] / 100),
+        stop=close * (1 - setup["sl_pct"] / 100),
+    )
+    return barrier_trade.replay(held, barriers, finer=finer)
+
+
+_UPTREND: Final = (pl.col("ref_price") > pl.col("sma_20")) & (pl.col("sma_20") > pl.col("sma_50"))
+_DOWNTREND: Final = (pl.col("ref_price") < pl.col("sma_20")) & (pl.col("sma_20") < pl.col("sma_50"))
+_POSITION: Final = pl.col("position_frac")
+_DETECTED: Final = pl.lit(value=True)
+
+RULES: Final[Mapping[str, LabelRules]] = {
+    "dca": LabelRules(
+        DCA_LABELS,
+        _replay_dca,
+        (
+            _DETECTED.alias("setup_detected"),
+            pl.col("drop_pct").alias("drop_percentage"),
+            pl.col("rsi_14").alias("rsi"),
+            pl.col("volume_ratio"),
+            pl.col("trend").alias("btc_regime"),
+        ),
+        _numbers("drop_pct", "rsi_14", "volume_ratio"),
+    ),
+    "swing": LabelRules(
+        SWING_LABELS,
+        _replay_swing,
+        (
+            _DETECTED.alias("breakout_detected"),
+            pl.col("breakout_pct").alias("breakout_strength"),
+            pl.col("volume_surge"),
+            pl.col("momentum_points").alias("momentum_score"),
+            pl.when(pl.col("sma_50").is_null())
+            .then(None)
+            .when(_UPTREND)
+            .then(pl.lit("UPTREND"))
+            .when(_DOWNTREND)
+            .then(pl.lit("DOWNTREND"))
+            .otherwise(pl.lit("SIDEWAYS"))
+            .alias("trend_alignment"),
+        ),
+        _numbers("breakout_pct", "volume_surge", "momentum_points", "sma_20", "sma_50"),
+    ),
+    "channel": LabelRules(
+        CHANNEL_LABELS,
+        _replay_channel,
+        (
+            pl.when(_POSITION <= 0.15)
+            .then(pl.lit("BOTTOM"))
+            .when(_POSITION >= 0.85)
+            .then(pl.lit("TOP"))
+            .when(_POSITION.is_not_null())
+            .then(pl.lit("MIDDLE"))
+            .alias("channel_position"),
+            (100 * pl.col("strength")).alias("channel_strength"),
+            (100 * pl.col("width_frac")).alias("channel_width"),
+            pl.col("lower").alias("optimal_entry"),
+            pl.col("target_price").alias("optimal_exit"),
+        ),
+        _numbers("position_frac", "strength", "width_frac", "lower", "target_price"),
+    ),
+}

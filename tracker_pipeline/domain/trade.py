@@ -1,0 +1,126 @@
+"""What replayed trades of every kind share: bars as a path, the exit, and asking finer bars.
+
+What belongs here: plain values, and when finer bars decide. What does not: orders and barriers (`grid_trade.py`,
+`barrier_trade.py`).
+"""
+
+from collections.abc import Callable
+from copy import copy
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+
+from tracker_pipeline.domain.windows import FloatArray, IntArray
+
+ExitReason = Literal["TP", "SL", "TRAIL", "TIME"]
+
+
+class Bar(NamedTuple):
+    """The prices of one bar."""
+
+    open: float
+    high: float
+    low: float
+    close: float
+
+
+@dataclass(frozen=True)
+class Path:
+    """Bars of one series in order of time.
+
+    Attributes:
+        ts_us: opens of the bars, microseconds since 1970.
+        prices: open, high, low and close, one row per bar.
+    """
+
+    ts_us: IntArray
+    prices: FloatArray
+
+    def between(self, start_us: int, end_us: int) -> "Path":
+        """The bars that open in `[start_us, end_us)`."""
+        first, last = np.searchsorted(self.ts_us, [start_us, end_us])
+        return Path(self.ts_us[first:last], self.prices[first:last])
+
+    def bar(self, index: int) -> Bar:
+        """One bar."""
+        return Bar(*(float(price) for price in self.prices[index]))
+
+    def shows_all_of(self, bar: Bar) -> bool:
+        """Whether these bars reach the extremes of a longer one; if not, some of them are missing."""
+        extremes = self.prices
+        return bool(len(extremes) and extremes[:, 1].max() >= bar.high and extremes[:, 2].min() <= bar.low)
+
+
+# Gives the finer bars within the bar at an index of the path.
+Finer = Callable[[int], Path]
+
+
+class Exit(NamedTuple):
+    """How a trade ended inside a bar.
+
+    Attributes:
+        reason: the barrier.
+        price: where.
+        ambiguous: whether the bar touched more than one barrier and nothing finer decided.
+    """
+
+    reason: ExitReason
+    price: float
+    ambiguous: bool = False
+
+
+@dataclass(frozen=True)
+class Trade:
+    """A trade from the first fill to its end.
+
+    Attributes:
+        exit: how it ended.
+        entry_index: bar of the first fill.
+        exit_index: bar of the exit.
+        average: entry price, the mean over the coins bought with equal amounts of money.
+        fills: orders filled.
+        at_open: whether it was entered at the open, so that all of the entry bar comes after the entry.
+    """
+
+    exit: Exit
+    entry_index: int
+    exit_index: int
+    average: float
+    fills: int
+    at_open: bool = False
+
+
+class Position(Protocol):
+    """The state of a trade that is open or waits to be."""
+
+    def pass_through(self, bar: Bar) -> tuple[Exit | None, bool]:
+        """Move through one bar.
+
+        Returns:
+            The exit, if there is one, and whether finer bars could tell more.
+        """
+        ...
+
+
+_P = TypeVar("_P", bound=Position)
+
+
+def through(position: _P, bar: Bar, finer: Finer, index: int) -> tuple[_P, Exit | None]:
+    """Move a position through a bar, or through the finer bars within it where these can tell more.
+
+    Returns:
+        The position afterwards, and the exit, if there is one.
+    """
+    moved = copy(position)
+    ended, open_question = moved.pass_through(bar)
+    if not open_question:
+        return moved, ended
+    fine = finer(index)
+    if not fine.shows_all_of(bar):
+        return moved, ended
+    for number in range(len(fine.ts_us)):
+        ended, _ = position.pass_through(fine.bar(number))
+        if ended:
+            break
+    return position, ended

@@ -1,0 +1,110 @@
+"""What bars make stale, and labels that have become decidable, are asked for again: those days and no others."""
+
+from datetime import UTC, date, datetime, timedelta
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from tracker_pipeline.automation import sensors
+from tracker_pipeline.domain import features, schemas, staleness
+from tracker_pipeline.storage.database import connect
+from tracker_pipeline.storage.invalidations import Invalidation
+from tracker_pipeline.storage.writing import write_window
+from tracker_pipeline_tests.frames import bars
+
+START = datetime(2024, 5, 1, tzinfo=UTC)
+RANGE = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
+
+
+def write(frame: pl.DataFrame, timeframe: str = "15m") -> None:
+    window = (START, START + timedelta(days=90))
+    with connect() as connection:
+        write_window(connection, schemas.BARS[timeframe], frame, window, run_id="r")
+
+
+def tick(cursor: str | None = None) -> dg.SensorResult | dg.SkipReason:
+    with dg.DagsterInstance.ephemeral() as instance:
+        return sensors.stale_after_bars(dg.build_sensor_context(instance=instance, cursor=cursor))
+
+
+def ranges(result: dg.SensorResult) -> list[tuple[str, ...]]:
+    return [tuple(request.tags[name] for name in RANGE) for request in result.run_requests]
+
+
+def test_without_corrections_nothing_is_asked_for(own_database):
+    write(bars(count=96))
+    assert isinstance(tick(), dg.SkipReason)
+
+
+def test_a_corrected_bar_asks_for_the_days_that_see_it_once(own_database):
+    frame = bars(count=96 * 3)
+    write(frame)
+    write(frame.with_columns(close=pl.when(pl.int_range(pl.len()) == 100).then(1.0).otherwise("close")))
+    first = tick()
+    lookback = features.LOOKBACK
+    assert ranges(first) == [
+        ("2024-05-02", f"{date(2024, 5, 2) + lookback}"),
+        ("2024-04-29", "2024-05-01"),
+    ]
+    whole, labels = first.run_requests
+    assert schemas.ML_FEATURES_15M.table in {key.path[-1] for key in whole.asset_selection}
+    assert {key.path[-1] for key in labels.asset_selection} == {
+        "strategy_dca_labels",
+        "strategy_swing_labels",
+        "strategy_channel_labels",
+    }
+    assert isinstance(tick(first.cursor), dg.SkipReason)
+    assert [r.run_key for r in tick().run_requests] == [r.run_key for r in first.run_requests]
+
+
+@pytest.mark.parametrize(
+    ("timeframe", "symbol", "last"),
+    [
+        ("1d", "ETH/USDT", None),
+        ("1d", "BTC/USDT", date(2024, 5, 1) + timedelta(days=213)),
+        ("1m", "BTC/USDT", None),
+        ("1h", "ETH/USDT", date(2024, 5, 1) + timedelta(days=22)),
+    ],
+)
+def test_a_change_reaches_as_far_as_what_looks_back_at_it(timeframe, symbol, last):
+    end = START + {"1d": timedelta(days=1), "1m": timedelta(minutes=1), "1h": timedelta(hours=1)}[timeframe]
+    one = Invalidation(1, "bybit", symbol, timeframe, START, end)
+    whole, _ = sensors.stale_days([one], today=date(2026, 1, 1))
+    assert whole == ([] if last is None else [(START.date(), last)])
+
+
+def test_nothing_is_asked_for_before_history_or_after_today():
+    early = datetime(2023, 12, 20, tzinfo=UTC)
+    one = Invalidation(1, "bybit", "BTC/USDT", "15m", early, early + timedelta(minutes=15))
+    whole, labels = sensors.stale_days([one], today=date(2024, 1, 5))
+    assert whole == [(date(2024, 1, 1), date(2024, 1, 5))]
+    assert labels == []
+
+
+def test_ranges_that_touch_are_one_run():
+    days = [date(2024, 5, d) for d in (1, 2, 4, 5, 9)]
+    assert staleness.merged([(day, day) for day in days]) == [
+        (days[0], days[1]),
+        (days[2], days[3]),
+        (days[4], days[4]),
+    ]
+
+
+def test_pending_labels_are_due_once_the_stored_bars_pass_their_horizon(own_database):
+    label = {
+        "setup_id": "a",
+        "venue": "bybit",
+        "symbol": "BTC/USDT",
+        "timestamp": START,
+        "setup_detected": True,
+        "outcome": "PENDING",
+        "label_version": "1",
+    }
+    final = {**label, "setup_id": "b", "outcome": "WIN"}
+    labels = pl.DataFrame([label, final])
+    with connect() as connection:
+        window = (START, START + timedelta(days=1))
+        write_window(connection, schemas.DCA_LABELS, labels, window, run_id="r")
+    assert sensors.due_label_days(START + timedelta(hours=73)) == {}
+    assert sensors.due_label_days(START + timedelta(hours=75)) == {"dca": [(START.date(), START.date())]}
