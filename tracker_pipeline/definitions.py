@@ -25,6 +25,7 @@ from tracker_pipeline.assets import (  # noqa: E402  # the filter must come firs
     whale_universe,
 )
 from tracker_pipeline.automation import jobs, schedules, sensors  # noqa: E402
+from tracker_pipeline.checks import feature_checks, label_checks  # noqa: E402
 from tracker_pipeline.checks.archive_checks import archive_check  # noqa: E402
 from tracker_pipeline.checks.schema_checks import schema_check  # noqa: E402
 from tracker_pipeline.domain.schemas import TABLES  # noqa: E402
@@ -62,6 +63,8 @@ def build_definitions(resource_overrides: Mapping[str, object] | None = None) ->
         assets=ALL_ASSETS,
         asset_checks=[
             *(schema_check(table_of(asset.key)) for asset in TABLE_ASSETS),
+            *feature_checks.ALL,
+            *label_checks.ALL,
             *(archive_check(TABLES[name]) for name in get_config().archive.hot_days),
         ],
         jobs=jobs.ALL,

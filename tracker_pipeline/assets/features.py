@@ -38,18 +38,26 @@ def ml_features_15m(context: dg.AssetExecutionContext) -> PartitionFrames:
 def _days(context: dg.AssetExecutionContext) -> Iterator[tuple[str, pl.DataFrame]]:
     with classified():
         for start, end, day_keys in blocks_of_days(context, _BLOCK):
-            known = _features(start, end)
+            known = features_between(start, end)
             yield from days_of(known, "ts", day_keys)
 
 
-def _features(start: datetime, end: datetime) -> pl.DataFrame:
-    """Features of [start, end), each venue with its own reference coin."""
-    bars = scan(schemas.BARS["15m"].name, start - features.LOOKBACK, end).collect()
-    reference = reference_bars("1d", start - features.REFERENCE_LOOKBACK, end)
+def features_between(start: datetime, end: datetime, *, as_of: datetime | None = None) -> pl.DataFrame:
+    """Features of the bars of [start, end), each venue with its own reference coin.
+
+    Args:
+        start: aware.
+        end: aware, exclusive.
+        as_of: moment of knowledge; bars available later are not seen. None sees all stored bars before `end`.
+    """
+    day = start.replace(hour=0, minute=0, second=0, microsecond=0)  # look-backs count from the UTC day
+    bars = scan(schemas.BARS["15m"].name, day - features.LOOKBACK, end).collect()
+    reference = reference_bars("1d", day - features.REFERENCE_LOOKBACK, end)
     by_venue = (
         features.features_15m(
             own,
             reference_bars=reference.filter(pl.col("venue") == own.item(0, "venue")),
+            as_of=as_of,
             since=start,
         )
         for own in bars.partition_by("venue")
