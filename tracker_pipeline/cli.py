@@ -30,6 +30,8 @@ db_app = typer.Typer(help="The database.", no_args_is_help=True)
 archive_app = typer.Typer(help="The archive of old rows.", no_args_is_help=True)
 app.add_typer(db_app, name="db")
 app.add_typer(archive_app, name="archive")
+labels_app = typer.Typer(help="Labels of strategies.", no_args_is_help=True)
+app.add_typer(labels_app, name="labels")
 
 out = Console()
 err = Console(stderr=True)
@@ -222,6 +224,18 @@ def archive_audit(
         problems = audit(table)
         print_records(out, problems, format.value, empty="every part that the manifest lists is intact")
     raise typer.Exit(1 if problems else 0)
+
+
+@labels_app.command("report")
+def labels_report(
+    format: Annotated[Summary, typer.Option(help="How the result is printed.")] = Summary.table,  # noqa: A002
+) -> None:
+    """Show by strategy and month how many labels there are, how they ended, and what they earned net of costs."""
+    with _said_plainly():
+        from tracker_pipeline.assets.labels import stored_report
+        from tracker_pipeline.commands.summary import print_label_report
+
+        print_label_report(out, stored_report(), format.value)
 
 
 @app.command()

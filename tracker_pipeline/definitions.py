@@ -4,15 +4,11 @@ Assembly is a function with overrides, so that production, tests and tools build
 clients.
 """
 
-import warnings
 from collections.abc import Mapping
 
 import dagster as dg
 
-# backfill_policy is beta and would warn once for each asset.
-warnings.filterwarnings("ignore", category=dg.BetaWarning)
-
-from tracker_pipeline.assets import (  # noqa: E402  # the filter must come first
+from tracker_pipeline.assets import (
     accumulation_scores,
     archive,
     bars,
@@ -21,17 +17,18 @@ from tracker_pipeline.assets import (  # noqa: E402  # the filter must come firs
     labels,
     regimes,
     setups,
+    training_set,
     whale_balance_snapshots,
     whale_universe,
 )
-from tracker_pipeline.automation import jobs, schedules, sensors  # noqa: E402
-from tracker_pipeline.checks import feature_checks, label_checks  # noqa: E402
-from tracker_pipeline.checks.archive_checks import archive_check  # noqa: E402
-from tracker_pipeline.checks.schema_checks import schema_check  # noqa: E402
-from tracker_pipeline.domain.schemas import TABLES  # noqa: E402
-from tracker_pipeline.resources.clients import ChainResource, ExchangeResource  # noqa: E402
-from tracker_pipeline.settings import get_config  # noqa: E402
-from tracker_pipeline.storage.io_managers import ParquetIOManager, PostgresIOManager, table_of  # noqa: E402
+from tracker_pipeline.automation import jobs, schedules, sensors
+from tracker_pipeline.checks import feature_checks, label_checks
+from tracker_pipeline.checks.archive_checks import archive_check
+from tracker_pipeline.checks.schema_checks import schema_check
+from tracker_pipeline.domain.schemas import TABLES
+from tracker_pipeline.resources.clients import ChainResource, ExchangeResource
+from tracker_pipeline.settings import get_config
+from tracker_pipeline.storage.io_managers import ParquetIOManager, PostgresIOManager, table_of
 
 TABLE_ASSETS: list[dg.AssetsDefinition] = [
     instruments.instruments,
@@ -44,6 +41,7 @@ TABLE_ASSETS: list[dg.AssetsDefinition] = [
     labels.strategy_dca_labels,
     labels.strategy_swing_labels,
     labels.strategy_channel_labels,
+    training_set.training_set,
     whale_universe.whale_universe,
     whale_balance_snapshots.whale_balance_snapshots,
     accumulation_scores.accumulation_scores,

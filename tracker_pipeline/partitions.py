@@ -1,4 +1,4 @@
-"""The two partition definitions, declared once, in UTC.
+"""The partition definitions, declared once, in UTC.
 
 The market chain is daily because each materialized partition costs Dagster 12 to 25 ms: a year of one asset is
 5 s by day and 3 minutes by hour. Its `end_offset=1` makes today's partition exist while the day is still open.
@@ -15,3 +15,6 @@ _HISTORY_START = get_config().history_start
 
 DAILY: Final = dg.DailyPartitionsDefinition(f"{_HISTORY_START:%Y-%m-%d}", timezone="UTC", end_offset=1)
 HOURLY: Final = dg.HourlyPartitionsDefinition(f"{_HISTORY_START:%Y-%m-%d}-00:00", timezone="UTC")
+
+# Training sets are read by the month and made of labels that take days to become final: a week is their grain.
+WEEKLY: Final = dg.WeeklyPartitionsDefinition(f"{_HISTORY_START:%Y-%m-%d}", timezone="UTC", day_offset=1)

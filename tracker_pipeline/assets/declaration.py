@@ -3,6 +3,7 @@
 What belongs here: what every table's asset has in common, and the window of a run. What does not: any one asset.
 """
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -15,6 +16,9 @@ from tracker_pipeline.keys import key_of
 from tracker_pipeline.resources.failures import RETRIES
 
 OWNER = "team:market-data"
+
+# backfill_policy is beta and would warn once for each asset.
+warnings.filterwarnings("ignore", category=dg.BetaWarning)
 
 
 def table_asset(

@@ -4,7 +4,7 @@ Time here is the time of the data: what the newest stored bar of any symbol says
 that stops leaves labels pending instead of unresolved, and the same bars give the same labels whenever asked.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -67,6 +67,14 @@ def _days(
             for key, day in days_of(found, table.time_column, day_keys):
                 context.add_asset_metadata({"outcomes": label_report.outcome_counts(day)}, partition_key=key)
                 yield key, day
+        # All days are stored by now; the report goes to the newest one alone, as each would keep a copy for ever.
+        report = dg.MetadataValue.md(label_report.as_markdown(stored_report([strategy])))
+        context.add_asset_metadata({"report by month": report}, partition_key=context.partition_keys[-1])
+
+
+def stored_report(strategies: Iterable[str] = tuple(TABLES)) -> pl.DataFrame:
+    """Labels of some strategies by month, over all that is stored."""
+    return label_report.by_month({name: scan(TABLES[name].name).collect() for name in strategies})
 
 
 def _labels(strategy: str, config: StrategyConfig, start: datetime, end: datetime) -> pl.DataFrame:

@@ -38,10 +38,15 @@ label_maturing = dg.define_asset_job(
     selection=dg.AssetSelection.assets(*LABEL_ASSETS),
     description="Labels of the days whose horizon may have passed since they were last judged.",
 )
+training_week = dg.define_asset_job(
+    "training_week",
+    selection=dg.AssetSelection.assets(keys.TRAINING_SET),
+    description="Training rows of the weeks whose labels are final.",
+)
 archiving = dg.define_asset_job(
     "archiving",
     selection=dg.AssetSelection.groups("archive"),
     description="Days that left the hot window move to the lake.",
 )
 
-ALL: Final = [market_day, onchain_hour, label_maturing, archiving]
+ALL: Final = [market_day, onchain_hour, label_maturing, training_week, archiving]

@@ -18,6 +18,7 @@ _HOURLY: Final = "5 * * * *"
 _DAILY_CLOSE: Final = "15 0 * * *"
 _DAILY_LABELS: Final = "30 0 * * *"
 _DAILY_ARCHIVE: Final = "45 0 * * *"
+_WEEKLY_TRAINING: Final = "0 2 * * 5"
 # The longest horizon is 72 h; a day's last signal is final on the fourth day after it.
 _LABEL_DAYS: Final = 4
 _RUNNING: Final = dg.DefaultScheduleStatus.RUNNING
@@ -70,6 +71,19 @@ def archive_daily(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.S
     return _range_request(newest - timedelta(days=6), newest, f"archive-{tick:%Y-%m-%d}")
 
 
+@dg.schedule(
+    job=jobs.training_week,
+    cron_schedule=_WEEKLY_TRAINING,
+    execution_timezone="UTC",
+    default_status=_RUNNING,
+)
+def training_weekly(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+    """Make the training rows of last week once its labels are final: four days after its end."""
+    tick = context.scheduled_execution_time
+    monday = tick - timedelta(days=tick.weekday() + 7)
+    return dg.RunRequest(run_key=f"training-{monday:%Y-%m-%d}", partition_key=f"{monday:%Y-%m-%d}")
+
+
 def _range_request(first: datetime, last: datetime, run_key: str) -> dg.RunRequest:
     """One run over the daily partitions from `first` to `last`, both included, none before history starts."""
     first = max(first, get_config().history_start_time)
@@ -83,4 +97,4 @@ def _range_request(first: datetime, last: datetime, run_key: str) -> dg.RunReque
     )
 
 
-ALL: Final = [market_hourly, onchain_hourly, market_daily_close, labels_daily, archive_daily]
+ALL: Final = [market_hourly, onchain_hourly, market_daily_close, labels_daily, archive_daily, training_weekly]

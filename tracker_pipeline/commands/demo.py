@@ -122,6 +122,9 @@ def _stages(
     yield _stage(
         "market", instance, "market_day", progress, keys=market, partitions=days, op_config=market_config
     )
+    weeks = _whole_weeks(first, last)
+    if weeks:
+        yield _stage("training", instance, "training_week", progress, partitions=weeks)
     yield _stage("archive", instance, "archiving", progress, partitions=days, op_config=_archive_config(cut))
     yield _stage("on-chain", instance, "onchain_hour", progress, partitions=(hours[0], hours[1]))
 
@@ -144,6 +147,14 @@ def _archive_config(cut: datetime) -> dict[str, Any]:
 def _days(first: datetime, last: datetime) -> tuple[str, str]:
     first = max(first, get_config().history_start_time)
     return f"{first:%Y-%m-%d}", f"{last:%Y-%m-%d}"
+
+
+def _whole_weeks(first: datetime, last: datetime) -> tuple[str, str] | None:
+    """The weeks, from Monday on, that lie wholly within the days and in the past; None where there is none."""
+    monday = first + timedelta(days=-first.weekday() % 7)
+    final = last + _DAY - timedelta(days=7)
+    final -= timedelta(days=final.weekday())
+    return (f"{monday:%Y-%m-%d}", f"{final:%Y-%m-%d}") if monday <= final else None
 
 
 def _window(days: int, hours: int) -> Window:

@@ -26,6 +26,7 @@ class Outcome:
         seconds: wall time of the run.
         failure: one sentence where it failed, else empty.
         checks: of each asset, by its op name: the checks that ran, with the words of those that failed.
+        warnings: what checks said that warn and do not fail.
         seconds_by_asset: wall time of each asset, by its op name.
     """
 
@@ -33,6 +34,7 @@ class Outcome:
     seconds: float
     failure: str = ""
     checks: dict[str, list[str]] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
     seconds_by_asset: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -102,6 +104,9 @@ def _read_events(result: dg.ExecuteInProcessResult, outcome: Outcome) -> None:
     for evaluation in result.get_asset_check_evaluations():
         name = f"{evaluation.asset_key.to_user_string()}: {evaluation.check_name}"
         words = "" if evaluation.passed else f"{name}: {evaluation.description or 'failed'}"
+        if words and evaluation.severity is dg.AssetCheckSeverity.WARN:
+            outcome.warnings.append(words)
+            words = ""
         outcome.checks.setdefault(evaluation.asset_key.to_python_identifier(), []).append(words)
     for event in result.all_events:
         if event.event_type == dg.DagsterEventType.STEP_SUCCESS and event.step_key:

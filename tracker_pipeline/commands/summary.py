@@ -6,6 +6,7 @@ What belongs here: formatting. What does not: figures.
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +52,8 @@ def print_report(console: Console, report: "Report") -> None:
         for problem in [outcome.failure, *outcome.problems]:
             if problem:
                 console.print(f"[red]failed:[/red] {problem}", highlight=False)
+        for warning in outcome.warnings:
+            console.print(f"[yellow]warning:[/yellow] {warning}", highlight=False)
     done = "Everything succeeded" if report.succeeded else "Not everything succeeded"
     console.print(f"{done}. Look at it with: tracker up")
 
@@ -68,6 +71,7 @@ def report_as_dict(report: "Report") -> dict[str, Any]:
                 "seconds": round(outcome.seconds, 2),
                 "failure": outcome.failure,
                 "problems": outcome.problems,
+                "warnings": outcome.warnings,
             }
             for name, outcome in report.outcomes
         ],
@@ -127,3 +131,32 @@ def _write_text(text: str, output: Path | None) -> None:
         output.write_text(text, encoding="utf-8")
     else:
         sys.stdout.write(text)
+
+
+def print_label_report(console: Console, report: pl.DataFrame, form: str) -> None:
+    """Print labels by strategy and month: counts first, then means over what was traded."""
+    if form == "json":
+        print(json.dumps(report.to_dicts(), indent=2, default=str))  # noqa: T201
+        return
+    columns = {
+        "strategy": "strategy", "month": "month", "labels": "n", "traded": "in", "win": "win", "loss": "loss",
+        "breakeven": "even", "timeout": "time", "pending": "open", "unresolved": "lost", "gross_mean_pct": "gross",
+        "net_mean_pct": "net", "net_positive_frac": "net>0", "hold_mean_hours": "hold",
+    }  # fmt: skip
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    for name, title in columns.items():
+        table.add_column(title, no_wrap=True, justify="left" if name in ("strategy", "month") else "right")
+    for row in report.select(list(columns)).iter_rows():
+        table.add_row(*(_cell(value) for value in row))
+    console.print(table if report.height else "no labels yet: materialize labels, or run tracker demo")
+    console.print(
+        "in: entered and left, the base of the means; gross and net in %, hold in hours", highlight=False
+    )
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.2f}"
+    return f"{value:%Y-%m}" if isinstance(value, date) else f"{value}"

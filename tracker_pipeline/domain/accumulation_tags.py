@@ -42,7 +42,7 @@ def tags(
 ) -> list[str]:
     """Return the tags of a score, in the order in which they are judged.
 
-    Where the rules differ from those of the earlier tracker (whales.md §5.9, its defects §8.1):
+    How the rules are meant:
 
     - *Insufficient Data* compares with 70 % of the universe exactly, not with a truncated number of addresses.
     - *Organic Accumulation* counts addresses that gained more than gas and rebases, not those that gained a wei, and

@@ -3,7 +3,7 @@
 What belongs here: the order of events inside a bar. What does not: trades entered in steps (`grid_trade.py`),
 maturity, coverage, costs (`labels.py`).
 
-Inside a bar the order is stop, target, trailing stop (market.md §18.7), unless finer bars show another one; only the
+Inside a bar the order is stop, target, trailing stop, unless finer bars show another one; only the
 open comes first for certain. A trailing stop hangs below the highest price before the bar. The bar's own high lifts
 it for what is surely later: for the close, which lies beyond the stop only if price came down through it, and for the
 bars after.

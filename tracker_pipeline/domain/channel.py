@@ -1,16 +1,14 @@
-"""The CHANNEL strategy: buy at the lower line of a price channel (market.md §18.6).
+"""The CHANNEL strategy: buy at the lower line of a price channel.
 
 What belongs here: its parameters and the rule that finds a setup. What does not: the fit of the lines
 (`channel_fit.py`), what all strategies share (`setup_events.py`), what became of a setup (`labels.py`).
 
-What §18.6 leaves open:
+Choices:
 
-- Regime. It names no trend, so BULL, NEUTRAL and BEAR are allowed; stress PANIC has the multiplier 0 (§18.3), and
-  UNKNOWN, of trend or stress, is not tradable (§16.2).
+- Regime. BULL, NEUTRAL and BEAR are allowed; stress PANIC, and UNKNOWN of trend or stress, are not tradable.
 - The condition that price must leave before the same event may fire again is being in the buy zone of a channel. A
-  bar without 100 bars in a row does not tell. The cool-down of 24 bars is that of the calibration (§18.14).
-- Width. Golden test 3 calls a channel of width .01996 valid from .02 on and gives widths to four digits, so widths
-  are compared to four digits.
+  bar without 100 bars in a row does not tell. The cool-down of 24 bars makes a day of one event.
+- Width is compared to four digits: .01996 counts as .02.
 - 90 % of the way to the upper line is measured from the close of the signal, on logarithms as everything else.
 
 A close in the upper part of a channel is never a setup: the account is long-only, and to leave there is the target's

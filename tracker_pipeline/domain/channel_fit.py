@@ -1,4 +1,4 @@
-"""Price channels: two parallel lines around the last 100 closed bars (market.md §18.6).
+"""Price channels: two parallel lines around the last 100 closed bars.
 
 What belongs here: fitting lines to windows of bars, and the figures that tell how good a channel is. What does not:
 thresholds and trades (`channel.py`).

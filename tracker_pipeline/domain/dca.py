@@ -1,4 +1,4 @@
-"""The DCA strategy: buy a coin that has fallen, in steps further down (market.md §18.4).
+"""The DCA strategy: buy a coin that has fallen, in steps further down.
 
 What belongs here: its parameters and the rule that finds a setup. What does not: what all strategies share
 (`setup_events.py`), and what became of a setup (`labels.py`).

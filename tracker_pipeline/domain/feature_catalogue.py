@@ -44,7 +44,7 @@ class Feature:
         return f"{self.formula} ({self.unit})"
 
 
-_SPEC: Final = "market.md 18.10"
+_SPEC: Final = "definition of this feature set"
 _WILDER: Final = "Wilder 1978, New Concepts in Technical Trading Systems"
 _APPEL: Final = "Appel, MACD 12/26/9"
 _BOLLINGER: Final = "Bollinger bands 20, 2, population deviation"
@@ -122,3 +122,29 @@ CATALOGUE: Final[tuple[Feature, ...]] = (
 _COMPUTATION: Final = 1
 _DEFINITIONS: Final = repr([astuple(feature) for feature in CATALOGUE])
 FEATURE_SET_VERSION: Final = f"{_COMPUTATION}-{hashlib.sha256(_DEFINITIONS.encode()).hexdigest()[:8]}"
+
+
+def as_markdown() -> str:
+    """The catalogue as a page for people."""
+    lines = [
+        "# Features",
+        "",
+        f"Version `{FEATURE_SET_VERSION}`. Each is computed on closed 15m bars and NULL, with a reason code,",
+        "unless 90 % of the bars of its window exist (all, for the two ends of a change). c, h, l, v are close, high,",
+        "low and volume of the bar at t. This page is generated from `tracker_pipeline/domain/feature_catalogue.py`.",
+        "",
+        "| feature | formula | unit | window | warm-up | source |",
+        "|---|---|---|---|---|---|",
+    ]
+    for feature in CATALOGUE:
+        spans = f"{_span(feature.window)} | {_span(feature.warm_up)}"
+        formula = feature.formula.replace("|", "\\|")
+        lines.append(f"| `{feature.name}` | {formula} | {feature.unit} | {spans} | {feature.source} |")
+    return "\n".join(lines) + "\n"
+
+
+def _span(length: timedelta) -> str:
+    hours = length / _HOUR
+    if not hours:
+        return "-"
+    return f"{hours / 24:g} d" if hours % 24 == 0 else f"{hours:g} h"

@@ -1,4 +1,4 @@
-"""What became of each setup, net of costs (market.md §18.7, §18.8).
+"""What became of each setup, net of costs.
 
 What belongs here: entry, maturity, coverage, costs, outcome. What does not: how a strategy trades
 (`label_rules.py`), the order of events inside a bar (`grid_trade.py`, `barrier_trade.py`), and which setups exist

@@ -1,6 +1,6 @@
 """Trend and stress of the market as known at each closed 15m bar, judged on one coin, BTC.
 
-What belongs here: the two verdicts and the figures they come from (market.md §18.3). What does not: what a strategy
+What belongs here: the two verdicts and the figures they come from. What does not: what a strategy
 does with them (`setups.py`).
 """
 
@@ -95,7 +95,7 @@ def _daily_figures(daily_bars: pl.DataFrame) -> pl.DataFrame:
 def _stress_figures(bars: pl.DataFrame) -> list[pl.Series]:
     """Changes, range and distance from the peak at each bar, in %.
 
-    A 15m bar stands for the minutes that §18.3 speaks of: extremes are its high and low, and the first price of a
+    A 15m bar stands for its minutes: extremes are its high and low, and the first price of a
     window is the open of its first bar. A change needs the bar exactly that long ago; the next older one would be
     beyond the 10 minutes allowed.
     """

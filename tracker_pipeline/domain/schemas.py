@@ -447,6 +447,42 @@ CHANNEL_LABELS: Final = Table(
     ),
 )
 
+TRAINING_SET: Final = Table(
+    name="labels.training_set",
+    key=("setup_id",),
+    time_column="signal_ts",
+    store="lake",
+    description="Entered setups with the features known at their signal and their final label.",
+    columns=(
+        Column("setup_id", T.TEXT, "the setup"),
+        Column("strategy", T.TEXT, "dca, swing or channel"),
+        _VENUE,
+        _SYMBOL,
+        Column("signal_ts", T.TIME, "open time of the signal bar"),
+        Column("known_at", T.TIME, "when the features, and with them the signal, were known"),
+        Column("tier", T.TEXT, "tier of the symbol at the signal"),
+        Column("trend", T.TEXT, "trend regime at the signal"),
+        Column("stress", T.TEXT, "stress regime at the signal"),
+        Column("score", T.FLOAT, "strength of the setup", nullable=True),
+        Column("config_version", T.TEXT, "hash of the strategy's configuration"),
+        *(
+            Column(feature.name, T.FLOAT, feature.description, nullable=True)
+            for feature in feature_catalogue.CATALOGUE
+        ),
+        Column("null_reasons", T.JSON, "reason code for each feature that is NULL"),
+        Column("feature_set_version", T.TEXT, "version of the feature definitions"),
+        Column("outcome", T.TEXT, "WIN, LOSS, BREAKEVEN or TIMEOUT"),
+        Column("exit_reason", T.TEXT, "TP, SL, TRAIL or TIME", nullable=True),
+        Column("is_win", T.BOOL, "the binary target"),
+        Column("gross_return_pct", T.FLOAT, "return before costs"),
+        Column("actual_return", T.FLOAT, "net return after fees and slippage, %"),
+        Column("label_start", T.TIME, "first bar that decided the label"),
+        Column("label_end", T.TIME, "end of the last one; purge what overlaps [label_start, label_end)"),
+        Column("weight", T.FLOAT, "average uniqueness among labels of its strategy and symbol, 0 to 1"),
+        Column("label_version", T.TEXT, "version of the labelling rules and their configuration"),
+    ),
+)
+
 WHALE_UNIVERSE: Final = Table(
     name="onchain.whale_universe",
     key=("network", "version", "whale_address"),
@@ -570,6 +606,7 @@ TABLES: Final[Mapping[str, Table]] = {
         DCA_LABELS,
         SWING_LABELS,
         CHANNEL_LABELS,
+        TRAINING_SET,
         WHALE_UNIVERSE,
         WHALE_BALANCE_SNAPSHOTS,
         ACCUMULATION_SCORES,

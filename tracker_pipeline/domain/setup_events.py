@@ -3,12 +3,12 @@
 What belongs here: steps that do not depend on a strategy's rule. What does not: the rules (`dca.py`, `swing.py`,
 `channel.py`).
 
-When an event repeats. §18.4 and §16.2 ask for one event until price leaves the condition or the horizon ends, and a
-cool-down from one event to the next. Taken literally that is a state machine whose state reaches back to the first
-bar ever, so the events found would depend on where the input starts. Here the machine starts afresh `MEMORY` before
-each UTC day: the events of a day are a function of what lies within the strategy's look-back and of nothing older.
-A cool-down outside the condition resets the literal machine too, so the two differ only where a coin has no such
-rest for a week, and there only by an early event. On a year of eight coins they agree on all of DCA's 734.
+When an event repeats. The rule is one event until price leaves the condition or the horizon ends, and a cool-down
+from one event to the next. Taken literally that is a state machine whose state reaches back to the first bar ever,
+so the events found would depend on where the input starts. Here the machine starts afresh `MEMORY` before each UTC
+day: the events of a day are a function of what lies within the strategy's look-back and of nothing older. A cool-down
+outside the condition resets the literal machine too, so the two differ only where a coin has no such rest for a week,
+and there only by an early event. On a year of eight coins they agree on all of DCA's 734.
 The simpler rule "no signal in the cool-down before" is bounded as well, but it swallows a second crash that follows
 the first within a day, because the first keeps the condition alive until its high leaves the window.
 """

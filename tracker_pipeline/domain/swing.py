@@ -1,15 +1,14 @@
-"""The SWING strategy: buy a breakout above resistance that volume, momentum and trend confirm (market.md §18.5).
+"""The SWING strategy: buy a breakout above resistance that volume, momentum and trend confirm.
 
 What belongs here: its parameters and the rule that finds a setup. What does not: figures of a bar
 (`swing_figures.py`), what all strategies share (`setup_events.py`), what became of a setup (`labels.py`).
 
-What §18.5 leaves open:
+Choices:
 
-- Regime. It names no trend, so BULL, NEUTRAL and BEAR are allowed; stress PANIC has the multiplier 0 (§18.3), and
-  UNKNOWN, of trend or stress, is not tradable (§16.2).
+- Regime. BULL, NEUTRAL and BEAR are allowed; stress PANIC, and UNKNOWN of trend or stress, are not tradable.
 - The condition that price must leave before the same event may fire again is the breakout itself. Each breakout bar
-  lifts the resistance of the next, so a rally would fire at nearly every bar; the cool-down of 24 bars, which the
-  calibration of §18.14 uses, makes one event of it.
+  lifts the resistance of the next, so a rally would fire at nearly every bar; the cool-down of 24 bars makes
+  one event of it.
 - A missing bar of the 24 h counts as no volume: the dollar volume is what is known to have been traded, at least.
 """
 

@@ -1,4 +1,4 @@
-"""The figures of 1h bars that SWING judges (market.md §18.5).
+"""The figures of 1h bars that SWING judges.
 
 What belongs here: formulas over a `BarGrid` of 1h bars. What does not: thresholds and points (`swing.py`).
 

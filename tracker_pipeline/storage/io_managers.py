@@ -8,7 +8,7 @@ What belongs here: how Dagster's outputs and inputs meet storage. What does not:
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, cast
 
 import dagster as dg
@@ -90,7 +90,18 @@ class ParquetIOManager(_TableIOManager):
     def _store(self, table: Table, frame: pl.DataFrame, window: Window | None, run_id: str) -> Written:
         if window is None:
             raise ValueError(f"{table.name}: the lake holds days, so its assets are partitioned by day")
-        return store_day(table, window[0].date(), frame, run_id=run_id)
+        days = [window[0] + timedelta(days=n) for n in range((window[1] - window[0]).days)]
+        time = pl.col(table.time_column or "")
+        written = [
+            store_day(
+                table,
+                day.date(),
+                frame.filter(time.is_between(day, day + timedelta(days=1), closed="left")),
+                run_id=run_id,
+            )
+            for day in days
+        ]
+        return sum(written, Written())
 
 
 def store_day(table: Table, day: date, frame: pl.DataFrame, *, run_id: str) -> Written:

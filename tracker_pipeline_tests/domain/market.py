@@ -61,7 +61,7 @@ def bars_from_prices(
 
 
 def golden_bars() -> pl.DataFrame:
-    """Fixture G of market.md §19."""
+    """A wave on a rising line, whose features were computed by hand and with other libraries."""
     i = np.arange(400)
     close = 100 + 3 * np.sin(i / 5) + 0.05 * i
     bars = bars_from_closes(close, wick=0.2, volume=10.0 + i % 5)

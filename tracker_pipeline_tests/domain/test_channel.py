@@ -209,7 +209,7 @@ def test_flat_and_impossible_prices_are_no_channel_and_do_not_fail_the_others() 
 
 
 def plain_channel(high: np.ndarray, low: np.ndarray, close: np.ndarray) -> dict[str, float]:
-    """The figures of one window, written down as §18.6 has them."""
+    """The figures of one window, written down from the definition."""
     high, low, close, i = np.log(high), np.log(low), np.log(close), np.arange(100)
     middle = np.polyval(np.polyfit(i, close, 1), i)
 
