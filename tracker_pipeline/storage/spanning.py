@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-import adbc_driver_postgresql.dbapi as adbc
 import polars as pl
 
 from tracker_pipeline.domain.schemas import TABLES, ColumnType, Table
@@ -60,6 +59,9 @@ def scan(
 @contextmanager
 def snapshot() -> Iterator[Cursor]:
     """A cursor whose every read sees the database as of one moment."""
+    # Where pandas is installed this imports it by way of pyarrow, which costs a second: not when definitions load.
+    import adbc_driver_postgresql.dbapi as adbc
+
     with adbc.connect(ready_url()) as connection, connection.cursor() as cursor:
         cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
         yield cursor
