@@ -42,7 +42,9 @@ def test_the_demo_fills_every_asset_and_a_second_run_changes_no_row(tmp_path):
     assert rows["archive/market/ohlc_15m"]["cold"] == 4 * 2 * 96
     assert rows["features/ml_features_15m"]["rows"] == 4 * 9 * 96
     assert rows["onchain/whale_balance_snapshots"]["rows"] >= 26 * 1000
-    assert all(row["checks_passed"] and not row["checks_failed"] for row in first["assets"])
+    # Nine days hold no whole week from Monday on for certain, so the training set may be left out.
+    ran = [row for row in first["assets"] if row["asset"] != "labels/training_set" or row["rows"]]
+    assert all(row["checks_passed"] and not row["checks_failed"] for row in ran)
     assert first["score"]["matched"] >= 1000
     assert content(demo(tmp_path, *options)) == content(first)
     assert not (tmp_path / "postgres" / "postmaster.pid").exists()
@@ -56,7 +58,10 @@ def test_the_demo_on_a_real_year_loads_every_proven_bar(tmp_path, shared_data):
     assert rows["market/ohlc_15m"] == 280_312
     assert rows["features/ml_features_15m"] == 280_312
     assert rows["market/instruments"] == 8
-    assert rows["labels/strategy_dca_labels"] == rows["labels/strategy_setups"] > 0
+    labels = [rows[f"labels/strategy_{name}_labels"] for name in ("dca", "swing", "channel")]
+    assert sum(labels) == rows["labels/strategy_setups"]
+    assert min(labels) > 50
+    assert 0 < rows["labels/training_set"] < sum(labels)
     assert report["imported"]["left_out"] == {
         "the file's last bar: it may not have been closed yet (--fetched-at TIME can prove that it was)": 8
     }
