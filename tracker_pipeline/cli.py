@@ -7,18 +7,21 @@ long to import are imported by the command that needs them, so that `--help` ans
 import json
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import datetime
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from tracker_pipeline.resources.errors import PermanentError, PipelineError
-from tracker_pipeline.settings import ConfigurationError
+from tracker_pipeline.settings import ConfigurationError, get_config
 
 app = typer.Typer(
     help="Market and on-chain data platform: bars, features, labels, whale balances, one archive.",
@@ -55,15 +58,34 @@ class Summary(StrEnum):
 
 @contextmanager
 def _said_plainly() -> Iterator[None]:
-    """Print a failure as its one sentence and end with 1."""
+    """Print a failure as its one sentence and end with 1; what nobody foresaw goes to a log as well."""
     try:
+        get_config()  # a wrong configuration is said before anything is started
         yield
     except (PipelineError, ConfigurationError) as error:
-        err.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
+        err.print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
-        err.print("interrupted")
+        err.print("interrupted: what was finished is stored; run it again to go on")
         raise typer.Exit(130) from None
+    except (typer.Exit, typer.BadParameter):
+        raise
+    except Exception as error:  # the last resort: a person gets a sentence, the log the rest
+        where = _log_traceback()
+        text = f"{type(error).__name__}, which this program did not foresee; the details are in {where}"
+        err.print(f"[red]error:[/red] {escape(text)}", highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from None
+
+
+def _log_traceback() -> Path:
+    """Append the current traceback to a log that only its owner can read, and say where that is."""
+    where = Path(gettempdir()) / f"tracker-errors-{os.getuid()}.log"
+    with (
+        suppress(OSError),
+        os.fdopen(os.open(where, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600), "a") as log,
+    ):
+        log.write(f"{datetime.now(UTC).isoformat()}\n{traceback.format_exc()}\n")
+    return where
 
 
 @app.command()
@@ -80,11 +102,14 @@ def demo(
     """Run the main job: materialize every asset family over the demo window and show what came of it."""
     with _said_plainly():
         from tracker_pipeline.commands.demo import run_demo
+        from tracker_pipeline.commands.runs import interruptible
         from tracker_pipeline.commands.summary import print_report, report_as_dict
 
         with _progress() as progress:
-            report = run_demo(
-                days=days, hours=hours, symbols=symbols, bar_files=bars or [], progress=progress
+            report = interruptible(
+                lambda: run_demo(
+                    days=days, hours=hours, symbols=symbols, bar_files=bars or [], progress=progress
+                )
             )
         if format is Summary.json:
             print(json.dumps(report_as_dict(report), indent=2, default=str))  # noqa: T201
@@ -95,7 +120,7 @@ def demo(
 
 @app.command()
 def up(
-    port: Annotated[int, typer.Option(help="Port of the web interface.")] = 3000,
+    port: Annotated[int, typer.Option(min=1, max=65_535, help="Port of the web interface.")] = 3000,
     host: Annotated[str, typer.Option(help="Address of the web interface.")] = "127.0.0.1",
 ) -> None:
     """Run everything live: Postgres, sandbox, web interface, schedules. Ctrl-C stops all of it."""
@@ -177,6 +202,8 @@ def import_bars(
         with _progress() as progress:
             imported = import_files(paths, options=options, tell=progress("import"))
         print_import(out, imported)
+        if not imported.written:
+            raise PermanentError("no bar of these files could be loaded; the reasons are above")
 
 
 @archive_app.command("run")
@@ -240,8 +267,12 @@ def labels_report(
 
 @app.command()
 def sandbox(
-    exchange_port: Annotated[int, typer.Option(help="Port of the exchange; 0 takes a free one.")] = 0,
-    chain_port: Annotated[int, typer.Option(help="Port of the chain; 0 takes a free one.")] = 0,
+    exchange_port: Annotated[
+        int, typer.Option(min=0, max=65_535, help="Port of the exchange; 0 takes a free one.")
+    ] = 0,
+    chain_port: Annotated[
+        int, typer.Option(min=0, max=65_535, help="Port of the chain; 0 takes a free one.")
+    ] = 0,
     seed: Annotated[int, typer.Option(help="Another seed is another market and chain.")] = 22,
     whales: Annotated[int, typer.Option(min=1, help="Funded addresses on the chain.")] = 1_200,
     replay: Annotated[
@@ -251,7 +282,7 @@ def sandbox(
     """Run the sandbox exchange and chain alone, until Ctrl-C."""
     with _said_plainly():
         from tracker_pipeline.sandbox.server import SandboxOptions, run_sandbox
-        from tracker_pipeline.settings import get_config, get_settings
+        from tracker_pipeline.settings import get_settings
 
         folder = get_settings().state_folder / "sandbox"
         if (folder / "addresses.json").exists() and _is_running(folder / "addresses.json"):
@@ -293,6 +324,10 @@ def _aware(text: str | None) -> datetime | None:
         ) from None
     if moment.tzinfo is None:
         raise typer.BadParameter("give the time zone, such as 2026-01-31T00:00:00+00:00", param_hint="--cut")
+    if moment > datetime.now(UTC):
+        raise typer.BadParameter(
+            "the cut lies in the future: only days that are over can move", param_hint="--cut"
+        )
     return moment
 
 
@@ -307,6 +342,8 @@ def _progress() -> Iterator[Callable[[str], Callable[[str], None]]]:
 
         def begin(stage: str) -> Callable[[str], None]:
             _finish(display, current)
+            if not err.is_terminal:
+                err.print(f"{stage} …")
             task = display.add_task("", total=1, stage=stage)
             current.append(task)
             return lambda text: display.update(task, description=text)

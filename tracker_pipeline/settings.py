@@ -11,10 +11,18 @@ from datetime import UTC, date, datetime
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -38,7 +46,7 @@ class Universe(_Strict):
     """The coins that are tracked, versioned."""
 
     version: int
-    symbols: tuple[UniverseSymbol, ...]
+    symbols: tuple[UniverseSymbol, ...] = Field(min_length=1)
 
     @field_validator("symbols")
     @classmethod
@@ -83,14 +91,14 @@ class ChainConfig(_Strict):
     multicall3: str
     addresses_per_call: int = Field(gt=0)
     confirmations: int = Field(ge=0)
-    lookback_hours: tuple[int, ...]
+    lookback_hours: tuple[int, ...] = Field(min_length=1)
     max_unknown_frac: float = Field(ge=0, le=1)
 
 
 class ArchiveConfig(_Strict):
     """How long rows stay in Postgres, by table."""
 
-    hot_days: Mapping[str, int]
+    hot_days: Mapping[str, Annotated[int, Field(ge=1)]]
 
 
 class Endpoints(_Strict):
@@ -114,6 +122,14 @@ class PipelineConfig(_Strict):
     strategies: Mapping[str, Mapping[str, Any]]
     universe: Universe
 
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.history_start > datetime.now(UTC).date():
+            raise ValueError(f"history_start {self.history_start} lies in the future")
+        if self.market.reference not in self.universe.tiers():
+            raise ValueError(f"market.reference {self.market.reference} is not a coin of the universe")
+        return self
+
     @property
     def history_start_time(self) -> datetime:
         """Start of history as an aware moment."""
@@ -123,7 +139,9 @@ class PipelineConfig(_Strict):
 class Settings(BaseSettings):
     """The environment."""
 
-    model_config = SettingsConfigDict(env_prefix="TRACKER_", env_file=".env", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="TRACKER_", env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True
+    )
 
     home: Path = Path(".tracker")
     setting: Literal["sandbox", "live"] = "sandbox"
@@ -205,6 +223,8 @@ def get_config() -> PipelineConfig:
             own = path.expanduser().read_text("utf-8")
         except OSError as error:
             raise ConfigurationError(f"{where} cannot be read: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise ConfigurationError(f"{where} is not UTF-8 text") from error
         content = _merge(content, _read_yaml(own, where))
     try:
         return PipelineConfig.model_validate(content)

@@ -68,6 +68,8 @@ def test_every_command_explains_itself(command):
         ("archive", "run", "--table", "market.ohlc_15m", "--cut", "yesterday"),
         ("archive", "run", "--table", "market.ohlc_15m", "--cut", "2026-01-01"),
         ("archive", "run"),
+        ("archive", "run", "--table", "market.ohlc_15m", "--cut", "2999-01-01T00:00:00+00:00"),
+        ("up", "--port", "99999"),
     ],
 )
 def test_wrong_usage_ends_with_2(arguments):
@@ -164,6 +166,15 @@ def test_import_bars_loads_a_file_once_and_reports_the_unproven_bar(own_database
     assert scan("market.ohlc_15m").collect().height == 10
 
 
+def test_an_import_of_nothing_but_refused_bars_fails(own_database, tmp_path):
+    path = tmp_path / "bybit_BTCUSDT-15m.parquet"
+    spoiled = bars(count=10).with_columns(high=pl.lit(0.5))
+    spoiled.select("ts", "open", "high", "low", "close", "volume").write_parquet(path)
+    result = tracker("import-bars", path, "--venue", "bybit", "--market", "spot", "--symbol", "BTC/USDT")
+    assert result.exit_code == 1
+    assert "no bar of these files could be loaded" in said(result)
+
+
 def test_import_bars_names_a_file_that_it_cannot_read(own_database, tmp_path):
     path = tmp_path / "broken.parquet"
     path.write_text("not parquet")
@@ -179,6 +190,8 @@ def test_import_bars_names_a_file_that_it_cannot_read(own_database, tmp_path):
         ({"TRACKER_SETTING": "production"}, "TRACKER_SETTING"),
         ({"TRACKER_CONFIG": "/nowhere/config.yaml"}, "cannot be read"),
         ({"TRACKER_DATABASE_URL": "mysql://x"}, "not a Postgres URL"),
+        ({"TRACKER_DATABASE_URL": "postgresql://u:secret@h:abc/x"}, "TRACKER_DATABASE_URL cannot be read"),
+        ({"TRACKER_DATABASE_URL": "postgresql://u:secret%zz@h/x"}, "TRACKER_DATABASE_URL cannot be read"),
         ({"TRACKER_DATABASE_URL": "postgresql://u:secret@127.0.0.1:1/x"}, "cannot connect to the database"),
     ],
 )

@@ -11,7 +11,7 @@ from tracker_pipeline.keys import archive_key_of, key_of
 from tracker_pipeline.partitions import DAILY
 from tracker_pipeline.resources.failures import RETRIES, classified
 from tracker_pipeline.settings import ConfigurationError, get_config
-from tracker_pipeline.storage.archive import move_day
+from tracker_pipeline.storage.archive import move_day, sweep
 
 
 class ArchiveRunConfig(dg.Config):
@@ -53,6 +53,9 @@ def _archive_asset(table: Table, hot_days: int) -> dg.AssetsDefinition:
                 },
                 partition_key=key,
             )
+
+        with classified():
+            sweep()
 
     return archive
 

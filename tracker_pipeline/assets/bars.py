@@ -1,7 +1,8 @@
 """Closed OHLC bars: fetched from the exchange, or rolled up from finer ones where the exchange is not ours to ask.
 
-A symbol whose venue is the configured exchange is fetched. Symbols of other venues came from files
-(`tracker import-bars`) at one timeframe; their longer bars are rolled up from 15m bars, complete ones only.
+Symbols of the configured exchange and market are fetched. Where 15m bars of a symbol came from files
+(`tracker import-bars`), the files stand: longer bars over them are rolled up from them, complete ones only, and a
+fetch begins after the last of them, so that one series never mixes the two.
 """
 
 from collections.abc import Iterator
@@ -10,11 +11,11 @@ from typing import TYPE_CHECKING, Final
 
 import dagster as dg
 import polars as pl
+from pydantic import Field
 
 from tracker_pipeline import keys
 from tracker_pipeline.assets.declaration import blocks_of_days, days_of, table_asset
 from tracker_pipeline.assets.instruments import listed_instruments
-from tracker_pipeline.domain import schemas
 from tracker_pipeline.domain.bars import rejected, resample, sane
 from tracker_pipeline.domain.schemas import BARS
 from tracker_pipeline.domain.timeframes import TIMEFRAMES
@@ -40,6 +41,14 @@ _DESCRIPTIONS: Final = {
 }
 
 
+class BarsConfig(dg.Config):
+    """Which instruments are fetched."""
+
+    symbols: list[str] = Field(
+        default=[], description="Unified symbols; all recorded instruments if not given."
+    )
+
+
 def _bars_asset(timeframe: str) -> dg.AssetsDefinition:
     table = BARS[timeframe]
 
@@ -51,52 +60,81 @@ def _bars_asset(timeframe: str) -> dg.AssetsDefinition:
         pool="exchange",
         description=_DESCRIPTIONS[timeframe],
     )
-    def bars(context: dg.AssetExecutionContext, exchange: ExchangeResource) -> PartitionFrames:
+    def bars(
+        context: dg.AssetExecutionContext, config: BarsConfig, exchange: ExchangeResource
+    ) -> PartitionFrames:
         """Fetch or roll up the bars of the run's days, block by block."""
-        return PartitionFrames(_days(context, exchange, timeframe))
+        return PartitionFrames(_days(context, exchange, timeframe, config.symbols))
 
     return bars
 
 
 def _days(
-    context: dg.AssetExecutionContext, exchange: ExchangeResource, timeframe: str
+    context: dg.AssetExecutionContext, exchange: ExchangeResource, timeframe: str, symbols: list[str]
 ) -> Iterator[tuple[str, pl.DataFrame]]:
     with classified():
-        instruments = _instruments(exchange)
+        wanted = symbols or _own_symbols(exchange)
         for start, end, day_keys in blocks_of_days(context, _BLOCK):
+            from_files = scan(
+                BARS[_FINEST].name, start, end, predicate=pl.col("source").str.starts_with("file:")
+            ).collect()
             frame = pl.concat(
                 [
-                    _fetched(context, exchange, instruments, timeframe, start, end),
-                    _rolled_up(context, exchange.venue, timeframe, start, end),
+                    _fetched(
+                        context,
+                        exchange,
+                        _fetch_starts(exchange.venue, wanted, from_files, start),
+                        timeframe,
+                        end,
+                    ),
+                    _rolled_up(context, from_files, timeframe),
                 ]
             )
             yield from days_of(frame, "ts", day_keys)
 
 
-def _instruments(exchange: ExchangeResource) -> pl.DataFrame:
+def _own_symbols(exchange: ExchangeResource) -> list[str]:
     """What is tracked; before instruments were ever materialized, the whole universe as the exchange lists it."""
     tracked = scan("market.instruments").collect()
-    return tracked if tracked.height else schemas.INSTRUMENTS.conform(listed_instruments(exchange, None))
+    if tracked.is_empty():
+        tracked = listed_instruments(exchange, None)
+    own = (pl.col("venue") == exchange.venue) & (pl.col("market_type") == exchange.market_type)
+    return tracked.filter(own, pl.col("listed_to").is_null()).get_column("symbol").sort().to_list()
+
+
+def _fetch_starts(
+    venue: str, symbols: list[str], from_files: pl.DataFrame, start: datetime
+) -> dict[datetime, list[str]]:
+    """Where the fetch of each symbol begins: at `start`, or after the last bar that came from a file."""
+    ends = (
+        from_files.filter(pl.col("venue") == venue)
+        .group_by("symbol")
+        .agg(pl.col("ts").max() + TIMEFRAMES[_FINEST])
+    )
+    after_files = dict(ends.iter_rows())
+    starts: dict[datetime, list[str]] = {}
+    for symbol in symbols:
+        starts.setdefault(after_files.get(symbol, start), []).append(symbol)
+    return starts
 
 
 def _fetched(
     context: dg.AssetExecutionContext,
     exchange: ExchangeResource,
-    instruments: pl.DataFrame,
+    starts: dict[datetime, list[str]],
     timeframe: str,
-    start: datetime,
     end: datetime,
 ) -> pl.DataFrame:
-    """Closed bars of the exchange's own instruments; a symbol that fails fails the block, never leaves a hole."""
-    symbols = instruments.filter(
-        pl.col("venue") == exchange.venue, pl.col("listed_to").is_null() | (pl.col("listed_to") > start)
-    ).get_column("symbol")
-    if symbols.is_empty():
-        return BARS[timeframe].polars_schema.to_frame()
-    answers = exchange.client().bars_many(symbols.to_list(), timeframe, start, end)
-    _refuse_failures(list(answers.values()))
-    frame = pl.concat(answer.frame for answer in answers.values())
-    return _with_provenance(_sane(context, frame, timeframe), timeframe, context.run.run_id)
+    """Closed bars from the exchange; a symbol that fails fails the block, never leaves a hole."""
+    frames = [BARS[timeframe].polars_schema.to_frame()]
+    for start, symbols in starts.items():
+        if start >= end:
+            continue
+        answers = exchange.client().bars_many(symbols, timeframe, start, end)
+        _refuse_failures(list(answers.values()))
+        frame = pl.concat(answer.frame for answer in answers.values())
+        frames.append(_with_provenance(_sane(context, frame, timeframe), timeframe, context.run.run_id))
+    return pl.concat(frames)
 
 
 def _sane(context: dg.AssetExecutionContext, frame: pl.DataFrame, timeframe: str) -> pl.DataFrame:
@@ -131,16 +169,10 @@ def _refuse_failures(answers: list["Fetched"]) -> None:
     )
 
 
-def _rolled_up(
-    context: dg.AssetExecutionContext, own_venue: str, timeframe: str, start: datetime, end: datetime
-) -> pl.DataFrame:
-    """Bars of imported symbols made of the finest ones, where every child is present."""
-    empty = BARS[timeframe].polars_schema.to_frame()
-    if timeframe == _FINEST:
-        return empty
-    finer = scan(BARS[_FINEST].name, start, end, predicate=pl.col("venue") != own_venue).collect()
-    if finer.is_empty():
-        return empty
+def _rolled_up(context: dg.AssetExecutionContext, finer: pl.DataFrame, timeframe: str) -> pl.DataFrame:
+    """Bars made of the 15m bars of files, where every child is present."""
+    if timeframe == _FINEST or finer.is_empty():
+        return BARS[timeframe].polars_schema.to_frame()
     complete = TIMEFRAMES[timeframe] // TIMEFRAMES[_FINEST]
     rolled = resample(finer, timeframe).filter(pl.col("n_src") == complete)
     stamped = rolled.with_columns(

@@ -4,13 +4,18 @@ Each is a request for partitions by the tick's time, so a tick that comes late a
 run unless someone switches them off in the UI.
 """
 
-from datetime import datetime, timedelta
+from datetime import date, timedelta
 from typing import Final
 
 import dagster as dg
 
+from tracker_pipeline.assets.strategies import strategy_configs
 from tracker_pipeline.automation import jobs
+from tracker_pipeline.domain.schemas import TABLES, Table
+from tracker_pipeline.domain.staleness import merged
+from tracker_pipeline.keys import archive_key_of
 from tracker_pipeline.settings import get_config
+from tracker_pipeline.storage.archive import hot_days
 
 # Five minutes after the hour every venue has settled the hour's bars (the grace is two minutes) and a node has the
 # blocks. A day's bar has a grace of ten minutes, so yesterday is closed at a quarter past.
@@ -19,8 +24,8 @@ _DAILY_CLOSE: Final = "15 0 * * *"
 _DAILY_LABELS: Final = "30 0 * * *"
 _DAILY_ARCHIVE: Final = "45 0 * * *"
 _WEEKLY_TRAINING: Final = "0 2 * * 5"
-# The longest horizon is 72 h; a day's last signal is final on the fourth day after it.
-_LABEL_DAYS: Final = 4
+# A day with hot rows is one range at worst; what a tick leaves the next one takes.
+_MOST_RANGES: Final = 20
 _RUNNING: Final = dg.DefaultScheduleStatus.RUNNING
 
 
@@ -53,22 +58,31 @@ def market_daily_close(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
 def labels_daily(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
     """Judge again the days whose labels may have become final."""
     tick = context.scheduled_execution_time
-    return _range_request(
-        tick - timedelta(days=_LABEL_DAYS), tick - timedelta(days=1), f"labels-{tick:%Y-%m-%d}"
-    )
+    horizon = max(timedelta(hours=config.horizon_hours) for config in strategy_configs().values())
+    first = max((tick - horizon - timedelta(days=1)).date(), get_config().history_start)
+    return _range_request(first, (tick - timedelta(days=1)).date(), f"labels-{tick:%Y-%m-%d}")
 
 
 @dg.schedule(
     job=jobs.archiving, cron_schedule=_DAILY_ARCHIVE, execution_timezone="UTC", default_status=_RUNNING
 )
-def archive_daily(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-    """Move the days that left the shortest hot window during the last week; later days are refused by the cut."""
-    hot_days = get_config().archive.hot_days
-    if not hot_days:
-        return dg.SkipReason("no table has a hot window")
+def archive_daily(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
+    """Move every day that has left its table's hot window, however long ago, in ranges of bounded number."""
     tick = context.scheduled_execution_time
-    newest = tick - timedelta(days=min(hot_days.values()) + 1)
-    return _range_request(newest - timedelta(days=6), newest, f"archive-{tick:%Y-%m-%d}")
+    requests = [
+        _range_request(
+            first, last, f"archive-{table}-{tick:%Y-%m-%d}-{first}", [archive_key_of(TABLES[table])]
+        )
+        for table, days in get_config().archive.hot_days.items()
+        for first, last in _hot_ranges(TABLES[table], before=(tick - timedelta(days=days)).date())
+    ]
+    return requests or dg.SkipReason("no day has left its hot window")
+
+
+def _hot_ranges(table: Table, *, before: date) -> list[tuple[date, date]]:
+    """The oldest ranges of days with hot rows that end before a day."""
+    days = [day for day in hot_days(table) if day < before]
+    return merged([(day, day) for day in days])[:_MOST_RANGES]
 
 
 @dg.schedule(
@@ -84,15 +98,16 @@ def training_weekly(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
     return dg.RunRequest(run_key=f"training-{monday:%Y-%m-%d}", partition_key=f"{monday:%Y-%m-%d}")
 
 
-def _range_request(first: datetime, last: datetime, run_key: str) -> dg.RunRequest:
-    """One run over the daily partitions from `first` to `last`, both included, none before history starts."""
-    first = max(first, get_config().history_start_time)
-    last = max(last, first)
+def _range_request(
+    first: date, last: date, run_key: str, assets: list[dg.AssetKey] | None = None
+) -> dg.RunRequest:
+    """One run over the daily partitions from `first` to `last`, both included."""
     return dg.RunRequest(
         run_key=run_key,
+        asset_selection=assets,
         tags={
-            "dagster/asset_partition_range_start": f"{first:%Y-%m-%d}",
-            "dagster/asset_partition_range_end": f"{last:%Y-%m-%d}",
+            "dagster/asset_partition_range_start": f"{first}",
+            "dagster/asset_partition_range_end": f"{last}",
         },
     )
 

@@ -13,10 +13,10 @@ from tracker_pipeline.domain.schemas import TABLES, Table
 from tracker_pipeline.resources.errors import PermanentError
 from tracker_pipeline.settings import get_config
 from tracker_pipeline.storage import lake, scan
-from tracker_pipeline.storage.archive import move_day
-from tracker_pipeline.storage.database import connect, identifier
+from tracker_pipeline.storage.archive import hot_days, move_day, sweep
 
 _RUN_ID = "tracker archive run"
+STRAY = "not in the manifest"
 
 
 def run_archive(name: str, *, day: date | None, cut: datetime | None, dry_run: bool) -> list[dict[str, Any]]:
@@ -27,11 +27,12 @@ def run_archive(name: str, *, day: date | None, cut: datetime | None, dry_run: b
     """
     table = _archived_table(name)
     cut = cut or datetime.now(UTC) - timedelta(days=get_config().archive.hot_days[name])
-    counts = _hot_days(table)
+    counts = hot_days(table)
     chosen = {d: n for d, n in counts.items() if (day is None or d == day) and _ends(d) <= cut}
     if dry_run:
         return [{"table": name, "day": d, "would_move": n} for d, n in chosen.items()]
     moved = [move_day(table, d, cut=cut, run_id=_RUN_ID) for d in chosen]
+    sweep()
     return [
         {
             "table": name,
@@ -55,7 +56,7 @@ def archive_overview(name: str | None) -> list[dict[str, Any]]:
             {
                 "table": table.name,
                 "hot_days": get_config().archive.hot_days[table.name],
-                "hot_rows": sum(_hot_days(table).values()),
+                "hot_rows": sum(hot_days(table).values()),
                 "cold_rows": int(own.get_column("rows").sum()),
                 "files": own.height,
                 "bytes": int(own.get_column("bytes").sum()),
@@ -80,10 +81,10 @@ def audit(name: str | None) -> list[dict[str, Any]]:
             problems.append({"file": part["path"], "problem": "missing"})
         elif hashlib.sha256(path.read_bytes()).hexdigest() != part["sha256"]:
             problems.append({"file": part["path"], "problem": "altered"})
-    listed = set(parts.get_column("path"))
+    listed = set(parts.get_column("path"))  # a replaced part stays until it is swept
     folder = root / name.replace(".", "/") if name else root
     found = {path.relative_to(root).as_posix() for path in folder.rglob("*") if path.is_file()}
-    problems += [{"file": path, "problem": "not in the manifest"} for path in sorted(found - listed)]
+    problems += [{"file": path, "problem": STRAY} for path in sorted(found - listed)]
     return problems
 
 
@@ -92,19 +93,6 @@ def _archived_table(name: str) -> Table:
     if name not in policies:
         raise PermanentError(f"{name} is not archived; archived tables are {', '.join(sorted(policies))}")
     return TABLES[name]
-
-
-def _hot_days(table: Table) -> dict[date, int]:
-    from psycopg import sql
-
-    statement = sql.SQL(
-        "SELECT ({0} AT TIME ZONE 'UTC')::date AS day, count(*) FROM {1} GROUP BY 1 ORDER BY 1"
-    )
-    with connect() as connection:
-        rows = connection.execute(
-            statement.format(sql.Identifier(table.time_column or ""), identifier(table))
-        ).fetchall()
-    return dict(rows)
 
 
 def _ends(day: date) -> datetime:

@@ -23,7 +23,8 @@ from tracker_pipeline.commands.runs import Outcome, Progress, run_job
 from tracker_pipeline.definitions import ALL_ASSETS
 from tracker_pipeline.domain import regimes
 from tracker_pipeline.domain.fingerprint import content_hash
-from tracker_pipeline.domain.schemas import BARS, TABLES, Table
+from tracker_pipeline.domain.schemas import TABLES, Table
+from tracker_pipeline.resources.errors import PermanentError
 from tracker_pipeline.settings import get_config, get_settings
 from tracker_pipeline.storage import scan
 from tracker_pipeline.storage.database import connect, identifier, ready_url
@@ -34,6 +35,7 @@ SYMBOLS: Final = 12
 HOT_DAYS: Final = 7
 _DAY: Final = timedelta(days=1)
 _HOUR: Final = timedelta(hours=1)
+_HISTORY_OPS: Final = {key.to_python_identifier() for key in (keys.INSTRUMENTS, keys.OHLC_1D)}
 # A day is asked for once its daily bar is final for certain: 10 minutes of grace and as much again.
 _DAY_SETTLES: Final = timedelta(minutes=20)
 
@@ -98,10 +100,16 @@ def _stages(
     report: Report,
     progress: Callable[[str], Progress],
 ) -> Iterator[tuple[str, Outcome]]:
-    symbol_config = {"market__instruments": {"config": {"symbols": symbols}}}
+    config = get_config()
+    names = [config.market.symbol(symbol.base) for symbol in config.universe.spread(symbols)]
+    fetched = [key.to_python_identifier() for key in (keys.OHLC_15M, keys.OHLC_1H, keys.OHLC_1D)]
+    symbol_config = {
+        "market__instruments": {"config": {"symbols": symbols}},
+        **{op: {"config": {"symbols": names}} for op in fetched},
+    }
     if bar_files:
         report.imported = import_files(bar_files, tell=progress("import of bars"))
-        first, last = _stored_days("15m")
+        first, last = _imported_days(report.imported)
         market = [key for key in MARKET_ASSETS if key not in (keys.INSTRUMENTS, keys.OHLC_15M)]
         market_config = {}
     else:
@@ -114,7 +122,7 @@ def _stages(
             progress,
             keys=[keys.INSTRUMENTS, keys.OHLC_1D],
             partitions=_days(first - regimes.DAILY_LOOKBACK, first - _DAY),
-            op_config=symbol_config,
+            op_config={op: value for op, value in symbol_config.items() if op in _HISTORY_OPS},
         )
     days = _days(first, last)
     cut = last + _DAY - timedelta(days=HOT_DAYS)
@@ -178,14 +186,13 @@ def _remembered_end() -> datetime:
     return end
 
 
-def _stored_days(timeframe: str) -> tuple[datetime, datetime]:
-    edges = (
-        scan(BARS[timeframe].name, columns=["ts"])
-        .select(first=pl.col("ts").min().dt.truncate("1d"), last=pl.col("ts").max().dt.truncate("1d"))
-        .collect()
-        .row(0)
-    )
-    return edges[0], edges[1]
+def _imported_days(imported: Imported) -> tuple[datetime, datetime]:
+    days = imported.days.get("15m")
+    if not days:
+        raise PermanentError(
+            "the demo needs 15m bars and the files have none that are proven: import them with tracker import-bars"
+        )
+    return min(days), max(days)
 
 
 def _describe(key: dg.AssetKey, outcomes: list[tuple[str, Outcome]]) -> dict[str, Any]:
@@ -219,7 +226,5 @@ def _hot_count(table: Table) -> int:
 
 def _last_score() -> dict[str, Any] | None:
     scores = scan("onchain.accumulation_scores").sort("snapshot_timestamp", "lookback_hours").collect()
-    last = scores.filter(
-        pl.col("snapshot_timestamp") == pl.col("snapshot_timestamp").max(), pl.col("status") == "ok"
-    )
+    last = scores.filter(pl.col("snapshot_timestamp") == pl.col("snapshot_timestamp").max())
     return last.row(0, named=True) if last.height else None

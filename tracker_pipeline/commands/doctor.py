@@ -44,6 +44,10 @@ def _look(subject: str, look: Callable[[], str]) -> Finding:
         return Finding(subject, ok=True, text=look())
     except (PipelineError, ConfigurationError) as error:
         return Finding(subject, ok=False, text=str(error))
+    except Exception as error:  # a doctor that falls over says nothing about the rest
+        return Finding(
+            subject, ok=False, text=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        )
 
 
 def _settings() -> str:
@@ -66,7 +70,7 @@ def _database() -> str:
 
 
 def _lake() -> str:
-    from tracker_pipeline.commands.archive import audit
+    from tracker_pipeline.commands.archive import STRAY, audit
     from tracker_pipeline.resources.errors import PermanentError
     from tracker_pipeline.storage.lake import lake_root
 
@@ -78,14 +82,16 @@ def _lake() -> str:
         probe.unlink()
     except OSError as error:
         raise PermanentError(f"{root} cannot be written to: {error.strerror}") from error
-    problems = audit(None)
+    found = audit(None)
+    problems = [one for one in found if one["problem"] != STRAY]
     if problems:
         first = problems[0]
         raise PermanentError(
             f"{len(problems)} files differ from the manifest, the first is {first['file']} ({first['problem']}):"
             " see tracker archive audit"
         )
-    return f"{root} can be written to and equals its manifest"
+    leftovers = f", {len(found)} leftovers will be swept" if found else ""
+    return f"{root} can be written to and equals its manifest{leftovers}"
 
 
 def _exchange() -> str:

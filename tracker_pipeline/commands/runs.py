@@ -4,11 +4,12 @@ What belongs here: one run with progress. What does not: which runs a command ma
 """
 
 import os
+import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import dagster as dg
 
@@ -16,6 +17,7 @@ from tracker_pipeline.commands.project import QUIET
 from tracker_pipeline.definitions import defs
 
 Progress = Callable[[str], None]
+T = TypeVar("T")
 
 
 @dataclass
@@ -74,6 +76,7 @@ def run_job(
     run_id = str(uuid.uuid4())
     instance.add_event_listener(run_id, lambda event: _tell(event, progress))
     started = time.monotonic()
+    _CURRENT[:] = [(instance, run_id)]
     result = job.execute_in_process(
         instance=instance,
         run_id=run_id,
@@ -82,6 +85,7 @@ def run_job(
         run_config={**QUIET, "ops": dict(op_config or {})},
         raise_on_error=False,
     )
+    _CURRENT.clear()
     outcome = Outcome(job_name, time.monotonic() - started)
     _read_events(result, outcome)
     if not result.success and not outcome.failure:
@@ -89,6 +93,41 @@ def run_job(
     return outcome
 
 
+def interruptible(work: Callable[[], T]) -> T:
+    """Do `work` so that Ctrl-C ends it at once.
+
+    Dagster takes Ctrl-C for itself while a run is on in the main thread, and lets the run go on. In another thread it
+    does not. What was committed stays; the open transaction ends with its connection, and the run is marked canceled.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C.
+    """
+    done: list[T] = []
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            done.append(work())
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        while thread.is_alive():
+            thread.join(0.2)
+    except KeyboardInterrupt:
+        for instance, run_id in _CURRENT:
+            run_record = instance.get_run_by_id(run_id)
+            if run_record is not None:
+                instance.report_run_canceled(run_record)
+        raise
+    if failed:
+        raise failed[0]
+    return done[0]
+
+
+_CURRENT: list[tuple[dg.DagsterInstance, str]] = []
 _RANGE_TAGS = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
 
 
@@ -123,4 +162,7 @@ def _root_cause(event: dg.DagsterEvent) -> str:
         return str(user.description)
     while error is not None and error.cause is not None:
         error = error.cause
-    return " ".join(error.message.split()) if error else "no reason recorded"
+    if error is None:
+        return "no reason recorded"
+    words = " ".join(error.message.split())
+    return words.removeprefix("tracker_pipeline.resources.errors.TransientError: ")

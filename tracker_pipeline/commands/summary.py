@@ -40,14 +40,7 @@ def print_report(console: Console, report: "Report") -> None:
     stages = ", ".join(f"{name} {outcome.seconds:.1f} s" for name, outcome in report.outcomes)
     console.print(f"Time of the stages: {stages}", highlight=False)
     if report.score:
-        score = report.score
-        console.print(
-            f"Score of {score['snapshot_timestamp']:%Y-%m-%d %H:%M} UTC over {score['lookback_hours']} h:"
-            f" {score['score_pct']} % ({score['band']}),"
-            f" {score['accumulators']} gained, {score['distributors']} lost,"
-            f" {score['matched']} of {score['universe']} addresses matched",
-            highlight=False,
-        )
+        console.print(_score_line(report.score), highlight=False)
     for _, outcome in report.outcomes:
         for problem in [outcome.failure, *outcome.problems]:
             if problem:
@@ -56,6 +49,17 @@ def print_report(console: Console, report: "Report") -> None:
             console.print(f"[yellow]warning:[/yellow] {warning}", highlight=False)
     done = "Everything succeeded" if report.succeeded else "Not everything succeeded"
     console.print(f"{done}. Look at it with: tracker up")
+
+
+def _score_line(score: Mapping[str, Any]) -> str:
+    head = f"Score of {score['snapshot_timestamp']:%Y-%m-%d %H:%M} UTC over {score['lookback_hours']} h: "
+    if score["status"] == "no_baseline":
+        return head + "no_baseline, there is no snapshot that long before"
+    return (
+        f"{head}{score['score_pct']} % ({score['band']}), {score['accumulators']} gained and"
+        f" {score['distributors']} lost more than gas and rebases, {score['matched']} of {score['universe']}"
+        " addresses matched"
+    )
 
 
 def report_as_dict(report: "Report") -> dict[str, Any]:

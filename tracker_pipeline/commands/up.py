@@ -3,6 +3,7 @@
 What belongs here: starting and ending. What does not: what the schedules run.
 """
 
+import ctypes
 import os
 import shutil
 import signal
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from tracker_pipeline.commands.project import PROJECT
 from tracker_pipeline.resources.errors import PermanentError
@@ -19,6 +21,7 @@ from tracker_pipeline.settings import get_endpoints, get_settings
 from tracker_pipeline.storage.database import ready_url
 
 _STOP_SECONDS = 30
+_PR_SET_PDEATHSIG = 1
 
 
 def run_up(*, host: str, port: int, say: Callable[[str], None]) -> int:
@@ -38,10 +41,11 @@ def run_up(*, host: str, port: int, say: Callable[[str], None]) -> int:
         cwd=PROJECT,
         env={**os.environ, "DAGSTER_HOME": _dagster_home(), "TRACKER_HOME": str(get_settings().state_folder)},
         start_new_session=True,  # Ctrl-C reaches this process alone, which ends the others in order
+        preexec_fn=_end_with_parent,  # noqa: PLW1509  # this process has no other threads
     )
     say(f"the web interface comes up at http://{host}:{port}; Ctrl-C stops everything")
     stopped: list[int] = []
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda received, _frame: stopped.append(received))
     while not stopped and process.poll() is None:
         time.sleep(0.2)
@@ -49,6 +53,12 @@ def run_up(*, host: str, port: int, say: Callable[[str], None]) -> int:
     say("stopping")
     _end(process)
     return code
+
+
+def _end_with_parent() -> None:
+    """Ask Linux to interrupt this process when the one that started it dies, even by kill -9."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
 
 
 def _dagster_home() -> str:

@@ -74,6 +74,8 @@ class EmbeddedPostgres:
         Raises:
             TransientError: it did not start; the text names the log file.
         """
+        if set(str(self._data)) & set("'\"$`\\"):  # pg_ctl hands the path to a shell
+            raise PermanentError(f"TRACKER_HOME must not hold quotes, $ or backslashes: {self._data.parent}")
         with self._lease.deciding():
             self._lease.join()
             if not self._answers():
@@ -271,9 +273,30 @@ def database_url() -> str:
     settings = get_settings()
     if settings.database_url is None:
         return embedded_postgres(settings.state_folder).url
-    url = settings.database_url.get_secret_value()
-    if not re.match(r"postgres(ql)?(\+\w+)?://", url):
+    url = re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql://", settings.database_url.get_secret_value())
+    if not url.startswith("postgresql://"):
         raise PermanentError(
             "TRACKER_DATABASE_URL is not a Postgres URL: it must look like postgresql://user@host:5432/database"
         )
-    return re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql://", url)
+    connection_parameters(url)
+    return url
+
+
+def connection_parameters(url: str) -> dict[str, str]:
+    """The parts of a libpq URL by their libpq names.
+
+    Raises:
+        PermanentError: it cannot be parsed. The parser's own words are left out, as they repeat parts of the URL.
+    """
+    from psycopg import ProgrammingError
+    from psycopg.conninfo import conninfo_to_dict
+
+    try:
+        parts = {name: str(value) for name, value in conninfo_to_dict(url).items() if value is not None}
+        int(parts.get("port", "5432").split(",")[0])
+    except (ProgrammingError, ValueError):
+        raise PermanentError(
+            "TRACKER_DATABASE_URL cannot be read: write special characters of user and password in percent encoding"
+            " (# as %23, / as %2F, % as %25), and the port as a number"
+        ) from None
+    return parts

@@ -20,6 +20,10 @@ from tracker_pipeline.storage import lake, manifest
 from tracker_pipeline.storage.database import Connection, connect, identifier
 
 DAY = timedelta(days=1)
+# A day counts as over once its last bars are final for certain, whatever cut is given.
+_SETTLING = timedelta(hours=1)
+# A reader may still be at a file that was replaced after it had looked the file up; a day is longer than any query.
+_LEFTOVER_AGE = DAY
 
 
 @dataclass(frozen=True)
@@ -53,8 +57,9 @@ def move_day(table: Table, day: date, *, cut: datetime, run_id: str) -> Moved:
     with connect() as connection, _one_writer(connection, table):
         live = manifest.live_batch(connection, table, day)
         cold_rows = live.rows if live else 0
-        if datetime.combine(day, time(), UTC) + DAY > cut:
-            return Moved(day, 0, cold_rows, reason=f"the day is not over at the cut {cut:%Y-%m-%d %H:%M}")
+        closed = min(cut, datetime.now(UTC) - _SETTLING)
+        if datetime.combine(day, time(), UTC) + DAY > closed:
+            return Moved(day, 0, cold_rows, reason=f"the day is not over at the cut {closed:%Y-%m-%d %H:%M}")
         connection.commit()
         try:
             with connection.transaction():
@@ -111,6 +116,35 @@ def _within(table: Table) -> sql.Composed:
 def _bounds(day: date) -> list[datetime]:
     start = datetime.combine(day, time(), UTC)
     return [start, start + DAY]
+
+
+def hot_days(table: Table) -> dict[date, int]:
+    """UTC days that have rows in Postgres, with their number, in order."""
+    statement = sql.SQL("SELECT ({0} AT TIME ZONE 'UTC')::date, count(*) FROM {1} GROUP BY 1 ORDER BY 1")
+    with connect() as connection:
+        rows = connection.execute(
+            statement.format(sql.Identifier(table.time_column or ""), identifier(table))
+        ).fetchall()
+    return dict(rows)
+
+
+def sweep() -> int:
+    """Remove files of the lake that no reader can need: replaced ones, and those that never became live.
+
+    Returns:
+        How many were removed. Files younger than a day stay.
+    """
+    with connect() as connection:
+        rows = connection.execute("SELECT path FROM archive.batches WHERE state = 'live'").fetchall()
+    live = {row[0] for row in rows}
+    root = lake.lake_root()
+    old = datetime.now(UTC).timestamp() - _LEFTOVER_AGE.total_seconds()
+    removed = 0
+    for path in root.rglob("*"):
+        if path.is_file() and path.relative_to(root).as_posix() not in live and path.stat().st_mtime < old:
+            path.unlink(missing_ok=True)
+            removed += 1
+    return removed
 
 
 class _one_writer:  # noqa: N801  # reads as a context manager function

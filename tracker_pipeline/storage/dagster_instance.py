@@ -8,7 +8,6 @@ What belongs here: the three storages of an instance. What does not: our own tab
 
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import quote
 
 from dagster import Field
 from dagster._config.config_schema import UserConfigSchema
@@ -16,7 +15,9 @@ from dagster._core.storage.local_compute_log_manager import LocalComputeLogManag
 from dagster._core.storage.root import LocalArtifactStorage
 from dagster._serdes import ConfigurableClassData
 from dagster_postgres.storage import DagsterPostgresStorage
+from sqlalchemy import URL
 
+from tracker_pipeline.resources.postgres import connection_parameters
 from tracker_pipeline.settings import get_settings
 from tracker_pipeline.storage.database import ready_url
 
@@ -77,9 +78,23 @@ def instance_url() -> str:
     The driver is psycopg 2 by name: SQLAlchemy 2.1 would choose psycopg 3, which rejects the NOTIFY statement
     that dagster-postgres sends with each event.
     """
-    url = ready_url().replace("postgresql://", "postgresql+psycopg2://", 1)
-    options = quote("-csearch_path=dagster -ctimezone=UTC")
-    return f"{url}{'&' if '?' in url else '?'}options={options}"
+    parts = connection_parameters(ready_url())
+    own = ("host", "port", "user", "password", "dbname", "options")
+    query = {name: value for name, value in parts.items() if name not in own}
+    host = parts.get("host")
+    if host and host.startswith("/"):
+        query["host"], host = host, None
+    query["options"] = f"{parts.get('options', '')} -csearch_path=dagster -ctimezone=UTC".strip()
+    url = URL.create(
+        "postgresql+psycopg2",
+        username=parts.get("user"),
+        password=parts.get("password"),
+        host=host,
+        port=int(parts["port"]) if "port" in parts else None,
+        database=parts.get("dbname"),
+        query=query,
+    )
+    return url.render_as_string(hide_password=False)
 
 
 def _folder(name: str) -> str:

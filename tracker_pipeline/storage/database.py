@@ -8,14 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
-from urllib.parse import urlsplit
 
 import psycopg
 from psycopg import sql
 
 from tracker_pipeline.domain.schemas import Table
 from tracker_pipeline.resources.errors import PermanentError, TransientError
-from tracker_pipeline.resources.postgres import database_url
+from tracker_pipeline.resources.postgres import connection_parameters, database_url
 from tracker_pipeline.storage import migrations
 
 _CONNECT_SECONDS = 10
@@ -28,11 +27,13 @@ def open_connection(url: str) -> Connection:
     """Connect to `url` with the session in UTC.
 
     Raises:
-        PermanentError: the server refuses the user or has no such database.
+        PermanentError: the server refuses the user or has no such database, or the URL is wrong.
         TransientError: the server cannot be reached.
     """
     try:
-        return psycopg.connect(url, connect_timeout=_CONNECT_SECONDS, options="-c timezone=UTC")
+        connection = psycopg.connect(url, connect_timeout=_CONNECT_SECONDS)
+        connection.execute("SET timezone TO 'UTC'")
+        connection.commit()
     except psycopg.OperationalError as error:
         refused = any(text in str(error) for text in ("authentication failed", "does not exist"))
         kind = (
@@ -42,14 +43,18 @@ def open_connection(url: str) -> Connection:
             f"cannot connect to the database {without_secrets(url)}: {_reason(error)};"
             " check TRACKER_DATABASE_URL, or unset it to use the embedded server"
         ) from None
+    except psycopg.ProgrammingError:
+        raise PermanentError("TRACKER_DATABASE_URL has a parameter that Postgres does not know") from None
+    return connection
 
 
 def without_secrets(url: str) -> str:
     """Host and database of a libpq URL, without user, password and parameters."""
-    parts = urlsplit(url)
-    host = parts.hostname or "(local socket)"
-    port = f":{parts.port}" if parts.port else ""
-    return f"{host}{port}{parts.path}"
+    parts = connection_parameters(url)
+    host = parts.get("host", "")
+    host = "(local socket)" if not host or host.startswith("/") else host
+    port = f":{parts['port']}" if "port" in parts else ""
+    return f"{host}{port}/{parts.get('dbname', '')}"
 
 
 def _reason(error: psycopg.Error) -> str:
@@ -62,7 +67,13 @@ def ready_url() -> str:
     """The libpq URL of the database, once every migration is applied to it."""
     url = database_url()
     with open_connection(url) as connection:
-        migrations.apply(connection)
+        try:
+            migrations.apply(connection)
+        except psycopg.Error as error:
+            raise PermanentError(
+                f"the database {without_secrets(url)} could not be migrated: {_reason(error)};"
+                " its role needs the right to create schemas"
+            ) from error
     return url
 
 

@@ -153,6 +153,23 @@ def test_sql_sees_hot_and_cold_rows_as_one_table(two_days):
 
 
 @pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT count(*) FROM market.ohlc_15m b WHERE b.close > 0",
+        'SELECT count(*) FROM "market"."ohlc_15m" AS b',
+        "SELECT count(*) FROM market.OHLC_15M JOIN market.ohlc_15m AS other USING (venue, symbol, ts)",
+        "WITH b AS (SELECT * FROM market.ohlc_15m) SELECT count(*) FROM b",
+        "SELECT (SELECT count(*) FROM market.ohlc_15m)",
+        "SELECT count(*) FROM market.ohlc_15m LEFT JOIN market.instruments i USING (venue, symbol)",
+        "SELECT count(*) FROM market.ohlc_15m a ASOF JOIN market.ohlc_15m b USING (symbol, ts)",
+    ],
+)
+def test_sql_may_name_its_tables_in_any_way(two_days, statement):
+    archive.move_day(TABLE, DAY, cut=AFTER, run_id="r")
+    assert run_query(statement).fetchall() == [(192,)]
+
+
+@pytest.mark.parametrize(
     ("statement", "message"),
     [
         ("SELECT * FROM market.no_such_table", "no_such_table"),
