@@ -54,6 +54,7 @@ class EmbeddedPostgres:
         self._log = home / "postgres.log"
         self._lease = Lease(home, "postgres")
         self._owner_pid = os.getpid()
+        self._application = f"tracker {self._owner_pid}"
 
     @property
     def socket_folder(self) -> Path:
@@ -76,6 +77,8 @@ class EmbeddedPostgres:
         """
         if set(str(self._data)) & set("'\"$`\\"):  # pg_ctl hands the path to a shell
             raise PermanentError(f"TRACKER_HOME must not hold quotes, $ or backslashes: {self._data.parent}")
+        # libpq names every connection of this process after it, so that it can tell its own from those of others.
+        os.environ["PGAPPNAME"] = self._application
         with self._lease.deciding():
             self._lease.join()
             if not self._answers():
@@ -178,7 +181,8 @@ class EmbeddedPostgres:
             with psycopg.connect(self.url, connect_timeout=5) as connection:
                 row = connection.execute(
                     "SELECT count(*) FROM pg_stat_activity"
-                    " WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+                    " WHERE backend_type = 'client backend' AND application_name <> %s",
+                    [self._application],
                 ).fetchone()
         except psycopg.OperationalError:
             return False
