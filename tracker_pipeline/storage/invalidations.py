@@ -18,19 +18,24 @@ from tracker_pipeline.storage.database import Connection, identifier
 
 # One row for each symbol's day: a re-fetch of a year that corrects it wholly is 365 rows, not 35,040.
 _RECORD = """
+WITH newest AS (
+    SELECT series.venue, series.symbol, greatest(
+        (SELECT max(n.ts) FROM {bars} n WHERE n.venue = series.venue AND n.symbol = series.symbol),
+        (SELECT max(b.max_ts) FROM archive.batches b WHERE b.table_name = %(table)s AND b.state = 'live')) AS ts
+    FROM (SELECT DISTINCT venue, symbol FROM {stage}) series
+), stale AS (
+    SELECT s.venue, s.symbol, s.ts, true AS revised
+    FROM {stage} s JOIN {bars} t ON t.venue = s.venue AND t.symbol = s.symbol AND t.ts = s.ts
+    WHERE {differs}
+    UNION ALL
+    SELECT s.venue, s.symbol, s.ts, s.revision > 1
+    FROM {stage} s JOIN newest n ON n.venue = s.venue AND n.symbol = s.symbol AND s.ts < n.ts
+    WHERE NOT EXISTS (SELECT FROM {bars} t WHERE t.venue = s.venue AND t.symbol = s.symbol AND t.ts = s.ts)
+)
 INSERT INTO {record} (venue, symbol, timeframe, start_ts, transaction_id, end_ts, bars, kind, recorded_at, run_id)
 SELECT venue, symbol, %(timeframe)s, min(ts), pg_current_xact_id()::text::bigint, max(ts) + %(step)s, count(*),
        CASE WHEN bool_or(revised) THEN 'revised' ELSE 'late' END, now(), %(run_id)s
-FROM (
-    SELECT s.venue, s.symbol, s.ts, t.ts IS NOT NULL OR s.revision > 1 AS revised
-    FROM {stage} s
-    LEFT JOIN {bars} t ON t.venue = s.venue AND t.symbol = s.symbol AND t.ts = s.ts
-    WHERE CASE WHEN t.ts IS NOT NULL THEN {differs}
-               ELSE s.revision > 1 OR s.ts < greatest(
-                   (SELECT max(n.ts) FROM {bars} n WHERE n.venue = s.venue AND n.symbol = s.symbol),
-                   (SELECT max(b.max_ts) FROM archive.batches b WHERE b.table_name = %(table)s AND b.state = 'live'))
-          END
-) stale
+FROM stale
 GROUP BY venue, symbol, date_trunc('day', ts, 'UTC')
 """
 

@@ -174,11 +174,12 @@ def _apply(
         record_invalidations(connection, table, stage, _differs(table), run_id)
         _keep_former_values(connection, table, stage, run_id)
     count: Callable[[sql.Composed, list[object]], int] = lambda s, p: connection.execute(s, p).rowcount  # noqa: E731
-    return Written(
-        updated=count(_update(table, stage), []) if table.compared else 0,
-        inserted=count(_insert(table, stage), []),
-        deleted=count(_delete(table, stage, window), list(window or ())) if table.write == "replace" else 0,
-    )
+    deleted = count(_delete(table, stage, window), list(window or ())) if table.write == "replace" else 0
+    updated = count(_update(table, stage), []) if table.compared else 0
+    # What is stored leaves the stage before the rest is inserted. A condition inside the insert would be judged
+    # against a table that grows under it: where the planner takes that for empty, 100,000 rows took 78 s.
+    connection.execute(_drop_known(table, stage))
+    return Written(updated=updated, inserted=count(_insert(table, stage), []), deleted=deleted)
 
 
 def _same_key(table: Table) -> sql.Composed:
@@ -214,17 +215,17 @@ def _update(table: Table, stage: sql.Identifier) -> sql.Composed:
     )
 
 
+def _drop_known(table: Table, stage: sql.Identifier) -> sql.Composed:
+    return sql.SQL("DELETE FROM {} s USING {} t WHERE {}").format(stage, identifier(table), _same_key(table))
+
+
 def _insert(table: Table, stage: sql.Identifier) -> sql.Composed:
     columns = tuple(table.column_by_name)
-    return sql.SQL(
-        "INSERT INTO {} ({}) SELECT {} FROM {} s WHERE NOT EXISTS (SELECT FROM {} t WHERE {})"
-    ).format(
+    return sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {} s").format(
         identifier(table),
         names(columns),
         sql.SQL(", ").join(_value(table, name) for name in columns),
         stage,
-        identifier(table),
-        _same_key(table),
     )
 
 
