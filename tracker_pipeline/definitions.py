@@ -17,6 +17,7 @@ from tracker_pipeline.assets import (
     labels,
     regimes,
     setups,
+    steth_rates,
     training_set,
     whale_balance_snapshots,
     whale_universe,
@@ -44,6 +45,7 @@ TABLE_ASSETS: list[dg.AssetsDefinition] = [
     training_set.training_set,
     whale_universe.whale_universe,
     whale_balance_snapshots.whale_balance_snapshots,
+    steth_rates.steth_rates,
     accumulation_scores.accumulation_scores,
 ]
 

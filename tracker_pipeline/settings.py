@@ -89,6 +89,7 @@ class ChainConfig(_Strict):
 
     network: str
     multicall3: str
+    state_override: bool
     addresses_per_call: int = Field(gt=0)
     confirmations: int = Field(ge=0)
     lookback_hours: tuple[int, ...] = Field(min_length=1)
@@ -101,6 +102,21 @@ class ArchiveConfig(_Strict):
     hot_days: Mapping[str, Annotated[int, Field(ge=1)]]
 
 
+class TokenConfig(_Strict):
+    """An ERC-20 token whose balances are read beside the native ones."""
+
+    address: str
+    decimals: int = Field(default=18, ge=0, le=77)
+
+
+class PriceFeedConfig(_Strict):
+    """A contract that answers `latestRoundData()`, and how old its answer may be."""
+
+    address: str
+    decimals: int = Field(default=18, ge=0, le=77)
+    max_age_hours: float = Field(default=25, gt=0)
+
+
 class Endpoints(_Strict):
     """Where data comes from in one setting."""
 
@@ -109,6 +125,8 @@ class Endpoints(_Strict):
     rpc_urls: tuple[str, ...] = ()
     rpc_urls_env: str | None = None
     address_lists: tuple[str, ...] = ()
+    tokens: Mapping[str, TokenConfig] = Field(default_factory=dict)
+    steth_feed: PriceFeedConfig | None = None
 
 
 class PipelineConfig(_Strict):

@@ -1,7 +1,6 @@
-"""The balance of every watched address at one pinned block for each hour."""
+"""The balances of every watched address, ether and configured tokens, at one pinned block for each hour."""
 
 from collections.abc import Iterator
-from typing import Final
 
 import dagster as dg
 import polars as pl
@@ -18,8 +17,6 @@ from tracker_pipeline.settings import get_config
 from tracker_pipeline.storage import scan
 from tracker_pipeline.storage.io_managers import PartitionFrames
 
-NATIVE: Final = "ETH"
-
 
 @table_asset(
     schemas.WHALE_BALANCE_SNAPSHOTS,
@@ -27,8 +24,9 @@ NATIVE: Final = "ETH"
     partitions=HOURLY,
     deps=[keys.WHALE_UNIVERSE],
     pool="chain",
-    description="Native balance of every watched address at the last block of or before the hour, all at one block"
-    " whose number and hash stand in each row. Unknown balances are NULL with a status, never 0.",
+    description="Balance of ether and of each configured token of every watched address at the last block of or"
+    " before the hour, all at one block whose number and hash stand in each row. Unknown balances are NULL with a"
+    " status, never 0.",
 )
 def whale_balance_snapshots(context: dg.AssetExecutionContext, chain: ChainResource) -> PartitionFrames:
     """Read the hours of the run one after the other; each is stored before the next is read."""
@@ -42,12 +40,13 @@ def _hours(context: dg.AssetExecutionContext, chain: ChainResource) -> Iterator[
         for key in context.partition_keys:
             hour = hour_of(key)
             block = client.block_at(hour)
-            balances = client.balances(addresses, [NATIVE], block)
+            balances = client.balances(addresses, client.assets, block)
             _refuse_too_many_unknown(balances, key)
             context.add_asset_metadata(
                 {
                     "block": block.number,
                     "seconds before the hour": int((hour - block.timestamp).total_seconds()),
+                    "assets": ", ".join(client.assets),
                 },
                 partition_key=key,
             )

@@ -21,7 +21,12 @@ MARKET_ASSETS: Final = (
     keys.STRATEGY_SETUPS,
     *LABEL_ASSETS,
 )
-ONCHAIN_ASSETS: Final = (keys.WHALE_UNIVERSE, keys.WHALE_BALANCE_SNAPSHOTS, keys.ACCUMULATION_SCORES)
+ONCHAIN_ASSETS: Final = (
+    keys.WHALE_UNIVERSE,
+    keys.WHALE_BALANCE_SNAPSHOTS,
+    keys.STETH_RATES,
+    keys.ACCUMULATION_SCORES,
+)
 
 market_day = dg.define_asset_job(
     "market_day",

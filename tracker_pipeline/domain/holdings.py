@@ -14,7 +14,7 @@ import polars as pl
 WEI_PER_ETH: Final = 10**18
 MICRO: Final = 10**6  # stETH is valued at a rate of six decimals
 
-_ASSETS: Final = ("ETH", "WETH", "STETH")
+ETHER_ASSETS: Final = ("ETH", "WETH", "STETH")  # what counts as ether
 _RATE_DECIMALS: Final = Decimal("0.000001")
 # Outside this range a rate is more likely a broken feed than a price: stETH never traded below 0.93.
 _LOWEST_RATE, _HIGHEST_RATE = Decimal("0.90"), Decimal("1.10")
@@ -160,11 +160,11 @@ def _balance(text: str | None, address: str) -> int | None:
 
 
 def _holding(address: str, assets: Mapping[str, int | None]) -> Holding | None:
-    unknown = set(assets) - set(_ASSETS)
+    unknown = set(assets) - set(ETHER_ASSETS)
     if unknown:
         raise ValueError(
-            f"{address} holds {', '.join(sorted(unknown))}; only {', '.join(_ASSETS)} count as ether"
+            f"{address} holds {', '.join(sorted(unknown))}; only {', '.join(ETHER_ASSETS)} count as ether"
         )
-    held = [assets.get(asset, 0) for asset in _ASSETS]
+    held = [assets.get(asset, 0) for asset in ETHER_ASSETS]
     known = [balance for balance in held if balance is not None]
     return Holding(*known) if len(known) == len(held) else None

@@ -520,6 +520,24 @@ WHALE_BALANCE_SNAPSHOTS: Final = Table(
     ),
 )
 
+STETH_RATES: Final = Table(
+    name="onchain.steth_rates",
+    key=("network", "snapshot_timestamp"),
+    time_column="snapshot_timestamp",
+    description="Ether for one stETH at the pinned block of each hour, from the configured price feed.",
+    columns=(
+        _NETWORK,
+        Column("snapshot_timestamp", T.TIME, "the hour"),
+        Column("rate", T.NUMERIC, "ETH per stETH; NULL is unknown, never 1", nullable=True),
+        Column("status", T.TEXT, "ok, no_feed, no_answer, stale or out_of_range (0.90 to 1.10)"),
+        Column("answered_at", T.TIME, "when the feed was last given a price", nullable=True),
+        Column("block_number", T.INT, "the pinned block"),
+        Column("block_hash", T.TEXT, "its hash"),
+        Column("block_timestamp", T.TIME, "its time"),
+        _RUN_ID,
+    ),
+)
+
 ACCUMULATION_SCORES: Final = Table(
     name="onchain.accumulation_scores",
     key=("network", "snapshot_timestamp", "lookback_hours"),
@@ -609,6 +627,7 @@ TABLES: Final[Mapping[str, Table]] = {
         TRAINING_SET,
         WHALE_UNIVERSE,
         WHALE_BALANCE_SNAPSHOTS,
+        STETH_RATES,
         ACCUMULATION_SCORES,
         ARCHIVE_BATCHES,
     )

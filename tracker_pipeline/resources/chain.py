@@ -1,20 +1,22 @@
 """Balances of many addresses at one block of one network, and the block of a moment.
 
-What belongs here: what is asked of nodes and how answers become frames. What does not: HTTP and the wording of errors
-(`json_rpc.py`), which endpoint is asked (`rpc_pool.py`), the search for a block (`block_search.py`), the bytes of
-calls (`domain.multicall`), which addresses (`address_lists.py`).
+What belongs here: chunks, several at once, by halves where one is too much, and frames. What does not: HTTP and the
+wording of errors (`json_rpc.py`), which endpoint is asked (`rpc_pool.py`), how a chunk is read (`balance_ways.py`),
+the search for a block (`block_search.py`), which addresses (`address_lists.py`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from types import MappingProxyType, TracebackType
-from typing import Any, Final, NamedTuple, Self
+from typing import Final, NamedTuple, Self
 
 import polars as pl
 
-from tracker_pipeline.domain import multicall
 from tracker_pipeline.domain.addresses import normalise
+from tracker_pipeline.domain.multicall import Call, Returned
+from tracker_pipeline.resources.balance_ways import BalanceWays, Chunk, Held
 from tracker_pipeline.resources.block_search import BlockFinder
 from tracker_pipeline.resources.errors import PermanentError, TransientError
 from tracker_pipeline.resources.json_rpc import TooMuchError
@@ -28,28 +30,18 @@ BALANCE_SCHEMA: Final = pl.Schema(dict.fromkeys(("asset", "whale_address", "bala
 
 _NO_TOKENS: Final[Mapping[str, str]] = MappingProxyType({})
 _SMALLEST_CHUNK: Final = 50  # below this a call fails for another reason than its size
-_PARALLEL: Final = 4  # calls in flight: enough to hide 50 ms of latency, few enough for public endpoints
-
-
-class _Balance(NamedTuple):
-    asset: str
-    address: str
-    read: multicall.Read | None = None  # None while unknown
+# Calls in flight: 100,000 balances by override in one round; a universe of thousands never has more than one or two
+# for each asset.
+_PARALLEL: Final = 8
 
 
 class _Attempt(NamedTuple):
-    """What an attempt at some balances gave: those not read stand there without `read`."""
+    """What an attempt at some chunks gave."""
 
-    balances: list[_Balance]
-    failure: TransientError | None = None
-
-    @property
-    def unread(self) -> list[_Balance]:
-        return [balance for balance in self.balances if balance.read is None]
-
-    @property
-    def nothing_read(self) -> bool:
-        return len(self.unread) == len(self.balances)
+    read: Sequence[tuple[Chunk, Held]] = ()
+    recut: Sequence[Chunk] = ()  # the endpoint takes these in another size, as it turned out
+    unread: Sequence[Chunk] = ()
+    failure: TransientError | None = None  # why there are unread ones
 
 
 class Chain:
@@ -66,8 +58,9 @@ class Chain:
         chain_id: what the endpoints must say they serve.
         rpc_urls: in order of preference; may hold keys, which no message repeats.
         multicall3: address of the Multicall3 contract.
-        addresses_per_call: balances in one `eth_call`; 1,000 cost 6 to 7 million gas. Smaller calls follow where
-            a node refuses that many.
+        addresses_per_call: balances in one call to Multicall3; 1,000 cost 6 to 7 million gas. Smaller calls follow
+            where a node refuses that many.
+        state_override: read by own code where an endpoint runs it, up to 16,000 balances in one call.
         timeout: of one request.
         confirmations: blocks that must follow a block before it is taken as settled. One that the network calls
             finalized needs none.
@@ -86,14 +79,15 @@ class Chain:
         *,
         multicall3: str = MULTICALL3,
         addresses_per_call: int = 1000,
+        state_override: bool = True,
         timeout: timedelta = timedelta(seconds=30),
         confirmations: int = 0,
         tokens: Mapping[str, str] = _NO_TOKENS,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._multicall3 = _raw(multicall3)
         self._tokens = {asset: _raw(address) for asset, address in tokens.items()}
         self._addresses_per_call = addresses_per_call
+        self._ways = BalanceWays(network, _raw(multicall3), addresses_per_call, state_override=state_override)
         self._clock = clock
         self._pool = RpcPool(network, chain_id, rpc_urls, timeout)
         self._finder = BlockFinder(self._pool, confirmations)
@@ -128,6 +122,30 @@ class Chain:
             )
         return self._finder.find(moment)
 
+    def block_numbered(self, number: int) -> Block:
+        """Return the block that the chain has now at a height.
+
+        Raises:
+            TransientError: no endpoint answered.
+            PermanentError: no endpoint has such a block.
+        """
+        return self._pool.ask(lambda node: node.read_block(hex(number)))
+
+    def call(self, contract: str, data: bytes, block: Block) -> Returned:
+        """Return what a contract answers on the state after a block.
+
+        Raises:
+            TransientError: no endpoint answered, or the block was replaced by another.
+            PermanentError: the address is not one, no endpoint keeps the state, or one answered for another block.
+        """
+        question = Call(_raw(contract), data)
+        return self._pool.ask(lambda node: self._ways.call(node, question, block))
+
+    @property
+    def assets(self) -> tuple[str, ...]:
+        """What balances can be read of: native ether and the configured tokens."""
+        return NATIVE, *self._tokens
+
     def balances(self, addresses: Sequence[str], assets: Sequence[str], block: Block) -> pl.DataFrame:
         """Return what each address held of each asset after a block.
 
@@ -144,26 +162,50 @@ class Chain:
 
         Raises:
             TransientError: nothing could be read, or the block was replaced by another.
-            PermanentError: an address is not one, an asset is not configured, no endpoint keeps the state of the
-                block, or an endpoint answered for another block.
+            PermanentError: an address is not one, an asset is not configured or has no contract in that block, no
+                endpoint keeps the state of the block, or an endpoint answered for another block.
         """
         unknown = sorted(set(assets) - {NATIVE, *self._tokens})
         if unknown:
             raise PermanentError(f"no token contract is configured for {', '.join(unknown)}; add its address")
-        distinct = sorted({_normalised(address) for address in addresses})
-        wanted = [_Balance(asset, address) for asset in sorted(set(assets)) for address in distinct]
-        attempt = self._attempt_in_chunks(wanted, block)
-        if attempt.failure is not None and attempt.nothing_read:
-            raise attempt.failure
-        read = [balance for balance in attempt.balances if balance.read is not None]
+        distinct = _distinct(addresses)
+        wanted = [Chunk(asset, self._tokens.get(asset), distinct) for asset in sorted(set(assets))]
+        first = self._attempt_in_parts(wanted, block)
+        if first.failure is not None and not first.read:
+            raise first.failure
+        self._require_contracts(first.read, block)
         # What could not be read gets a second try after everything else.
-        second = self._attempt_in_chunks(attempt.unread, block)
-        rows = [_row(balance) for balance in (*read, *second.balances)]
-        return pl.DataFrame(rows, schema=BALANCE_SCHEMA, orient="row").sort("asset", "whale_address")
+        second = self._attempt_in_parts(first.unread, block)
+        read = [*first.read, *second.read]
+        failed = [(chunk, _unread(chunk)) for chunk in second.unread]
+        return _frame([*read, *failed])
 
-    def _attempt_in_chunks(self, wanted: Sequence[_Balance], block: Block) -> _Attempt:
-        size = self._addresses_per_call
-        chunks = [wanted[start : start + size] for start in range(0, len(wanted), size)]
+    def _require_contracts(self, read: Sequence[tuple[Chunk, Held]], block: Block) -> None:
+        """Refuse a token that has no contract: each call to it succeeds and returns nothing."""
+        silent = {
+            chunk.asset: chunk.token
+            for chunk, held in read
+            if chunk.token is not None and set(held.statuses) == {"empty_return"}
+        }
+        for asset, token in silent.items():
+            code = self._pool.ask(partial(_code, address=f"0x{token.hex()}", block=block))
+            if code == "0x":
+                raise PermanentError(
+                    f"{asset} has no contract at 0x{token.hex()} in block {block.number}: correct the address of the"
+                    " token, or ask for a later hour"
+                )
+
+    def _attempt_in_parts(self, wanted: Sequence[Chunk], block: Block) -> _Attempt:
+        attempt = self._attempt_at_once(wanted, block)
+        while attempt.recut:  # ends, because an endpoint turns out only once to run no code of ours
+            again = self._attempt_at_once(attempt.recut, block)
+            attempt = _together([attempt._replace(recut=()), again])
+        return attempt
+
+    def _attempt_at_once(self, wanted: Sequence[Chunk], block: Block) -> _Attempt:
+        """Read chunks, cut as suits the endpoint, several at a time."""
+        size = partial(self._ways.chunk_size, self._pool.preferred)
+        chunks = [part for chunk in _merged(wanted) for part in chunk.parts(size(chunk))]
         if len(chunks) < 2:
             attempts = [self._attempt(chunk, block) for chunk in chunks]
         else:
@@ -171,75 +213,76 @@ class Chain:
                 attempts = list(threads.map(lambda chunk: self._attempt(chunk, block), chunks))
         return _together(attempts)
 
-    def _attempt(self, chunk: Sequence[_Balance], block: Block) -> _Attempt:
+    def _attempt(self, chunk: Chunk, block: Block) -> _Attempt:
         """Read a chunk, by halves where it is too much at once."""
         try:
-            return _Attempt(self._read(chunk, block))
+            held = self._pool.ask(partial(self._ways.read, chunk=chunk, block=block))
         except ReorganisedError:
             raise
         except TransientError as error:
-            if not isinstance(error, TooMuchError) or len(chunk) <= _SMALLEST_CHUNK:
-                return _Attempt(list(chunk), error)
-        middle = len(chunk) // 2
-        first = self._attempt(chunk[:middle], block)
+            if not isinstance(error, TooMuchError) or len(chunk.addresses) <= _SMALLEST_CHUNK:
+                return _Attempt(unread=[chunk], failure=error)
+        else:
+            return _Attempt(recut=[chunk]) if held is None else _Attempt(read=[(chunk, held)])
+        halves = chunk.parts((len(chunk.addresses) + 1) // 2)
+        first = self._attempt(halves[0], block)
         # A node that answers nothing of the first half would keep us waiting once more for each part of the second.
-        if first.nothing_read:
-            return _Attempt(list(chunk), first.failure)
-        return _together([first, self._attempt(chunk[middle:], block)])
-
-    def _read(self, chunk: Sequence[_Balance], block: Block) -> list[_Balance]:
-        attestation = multicall.block_attestation(self._multicall3, block.number)
-        calls = [*attestation, *(self._call_for(balance) for balance in chunk)]
-        call = {"to": _hex(self._multicall3), "data": _hex(multicall.encode_aggregate3(calls))}
-
-        def ask(node: Node) -> list[multicall.Returned]:
-            node.require_block(block)
-            answer = node.endpoint.call("eth_call", call, hex(block.number))
-            returned = self._decoded(node, answer, len(calls), block)
-            _check_attestation(node, returned[: len(attestation)], block)
-            return returned[len(attestation) :]
-
-        reads = multicall.read_all(self._pool.ask(ask))
-        return [balance._replace(read=read) for balance, read in zip(chunk, reads, strict=True)]
-
-    def _call_for(self, balance: _Balance) -> multicall.Call:
-        address = bytes.fromhex(balance.address[2:])
-        if balance.asset == NATIVE:
-            return multicall.eth_balance(self._multicall3, address)
-        return multicall.token_balance(self._tokens[balance.asset], address)
-
-    def _decoded(self, node: Node, answer: Any, count: int, block: Block) -> list[multicall.Returned]:
-        if answer == "0x":
-            raise PermanentError(
-                f"{self._pool.network} has no Multicall3 at {_hex(self._multicall3)} in block {block.number}: correct"
-                " the address, or ask for a later hour"
-            )
-        try:
-            return multicall.decode_aggregate3(bytes.fromhex(answer.removeprefix("0x")), count)
-        except (ValueError, TypeError, AttributeError):
-            raise TransientError(
-                f"{node.name} answered a Multicall3 call in a form that cannot be read; try again later"
-            ) from None
-
-
-def _check_attestation(node: Node, said: Sequence[multicall.Returned], block: Block) -> None:
-    """Refuse balances of any block but the pinned one."""
-    number, timestamp, parent = (read.value for read in multicall.read_all(said))
-    same = number == block.number and timestamp == int(block.timestamp.timestamp())
-    # A parent of 0 is how a node says that it does not know the hash.
-    if same and (not parent or parent == int(block.parent_hash, 16)):
-        return
-    node.served.discard(block.hash)
-    node.require_block(block)
-    raise PermanentError(
-        f"{node.name} was asked for block {block.number} and answered for block {number} of time {timestamp}: it"
-        " cannot be relied on, use another endpoint"
-    )
+        if first.unread and not first.read:
+            return _Attempt(unread=[chunk], failure=first.failure)
+        return _together([first, self._attempt(halves[1], block)])
 
 
 def _together(attempts: Sequence[_Attempt]) -> _Attempt:
-    balances = [balance for attempt in attempts for balance in attempt.balances]
-    return _Attempt(balances, next((attempt.failure for attempt in attempts if attempt.failure), None))
+    return _Attempt(
+        [read for attempt in attempts for read in attempt.read],
+        [chunk for attempt in attempts for chunk in attempt.recut],
+        [chunk for attempt in attempts for chunk in attempt.unread],
+        next((attempt.failure for attempt in attempts if attempt.failure), None),
+    )
+
+
+def _code(node: Node, *, address: str, block: Block) -> str:
+    node.require_block(block)
+    return str(node.endpoint.call("eth_getCode", address, hex(block.number)))
+
+
+def _merged(chunks: Sequence[Chunk]) -> list[Chunk]:
+    """One chunk for each asset, so that they are cut anew as suits the endpoint."""
+    by_asset: dict[str, Chunk] = {}
+    for chunk in chunks:
+        known = by_asset.setdefault(chunk.asset, chunk._replace(addresses=[]))
+        known.addresses.extend(chunk.addresses)
+    return list(by_asset.values())
+
+
+def _distinct(addresses: Sequence[str]) -> list[str]:
+    """The addresses in lower case, sorted, each once; a list already so spelled is not looked at one by one."""
+    series = pl.Series(list(addresses), dtype=pl.String)
+    if not series.str.contains(r"^0x[0-9a-f]{40}$").all():
+        series = pl.Series([_normalised(address) for address in addresses], dtype=pl.String)
+    return list(dict.fromkeys(series.sort().to_list()))
+
+
+def _unread(chunk: Chunk) -> Held:
+    size = len(chunk.addresses)
+    return Held([None] * size, ["rpc_error"] * size)
+
+
+def _frame(held: Sequence[tuple[Chunk, Held]]) -> pl.DataFrame:
+    parts = [
+        pl.DataFrame(
+            {
+                "asset": [chunk.asset] * len(chunk.addresses),
+                "whale_address": chunk.addresses,
+                "balance": read.balances,
+                "status": read.statuses,
+            },
+            schema=BALANCE_SCHEMA,
+        )
+        # The addresses of a chunk are sorted, and no other chunk of the asset has any between them.
+        for chunk, read in sorted(held, key=lambda one: (one[0].asset, one[0].addresses[:1]))
+    ]
+    return pl.concat(parts) if parts else BALANCE_SCHEMA.to_frame()
 
 
 def _normalised(address: str) -> str:
@@ -251,14 +294,3 @@ def _normalised(address: str) -> str:
 
 def _raw(address: str) -> bytes:
     return bytes.fromhex(_normalised(address)[2:])
-
-
-def _hex(data: bytes) -> str:
-    return "0x" + data.hex()
-
-
-def _row(balance: _Balance) -> tuple[str, str, str | None, str]:
-    if balance.read is None:
-        return balance.asset, balance.address, None, "rpc_error"
-    value, status = balance.read
-    return balance.asset, balance.address, None if value is None else str(value), status

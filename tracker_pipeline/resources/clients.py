@@ -4,11 +4,13 @@ What belongs here: the step from settings to a client. What does not: what a cli
 """
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import dagster as dg
 from pydantic import PrivateAttr
 
+from tracker_pipeline.resources.errors import TransientError
 from tracker_pipeline.resources.sandbox_process import resolve
 from tracker_pipeline.settings import ConfigurationError, get_config, get_endpoints, rpc_urls
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from tracker_pipeline.domain.addresses import ListedAddress
+    from tracker_pipeline.domain.price_feed import Rate
     from tracker_pipeline.resources.chain import Chain
     from tracker_pipeline.resources.exchange import Exchange
 
@@ -67,9 +70,31 @@ class ChainResource(dg.ConfigurableResource[None]):
                 [resolve(url.get_secret_value()) for url in rpc_urls(endpoints)],
                 multicall3=config.multicall3,
                 addresses_per_call=config.addresses_per_call,
+                state_override=config.state_override,
+                tokens={name: token.address for name, token in endpoints.tokens.items()},
                 confirmations=config.confirmations,
             )
         return self._client
+
+    def steth_rate(self, number: int, block_hash: str) -> "Rate":
+        """What the configured feed says at a block.
+
+        Raises:
+            TransientError: the chain has another block of that number by now, or cannot be asked.
+        """
+        from tracker_pipeline.domain.price_feed import LATEST_ROUND_DATA, NO_FEED, judged
+
+        feed = get_endpoints().steth_feed
+        if feed is None:
+            return NO_FEED
+        block = self.client().block_numbered(number)
+        if block.hash != block_hash:
+            raise TransientError(
+                f"block {number} of {self.network} is no longer {block_hash}: read the hour's balances again first"
+            )
+        returned = self.client().call(feed.address, LATEST_ROUND_DATA, block)
+        max_age = timedelta(hours=feed.max_age_hours)
+        return judged(returned, decimals=feed.decimals, at=block.timestamp, max_age=max_age)
 
     def universe(self) -> "pl.DataFrame":
         """The configured address lists as rows of `onchain.whale_universe`."""

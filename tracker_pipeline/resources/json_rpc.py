@@ -40,7 +40,7 @@ _NO_STATE: Final = re.compile(
     re.IGNORECASE,
 )
 _TOO_MUCH: Final = re.compile(
-    r"out of gas|gas limit|intrinsic gas|gas required exceeds|gas cap"
+    r"out ?of ?gas|OOG\b|gas limit|intrinsic gas|gas required exceeds|gas cap"
     r"|too large|response size|timed? ?out|deadline exceeded",
     re.IGNORECASE,
 )
@@ -57,6 +57,10 @@ class RefusedError(PermanentError):
 
 class TooMuchError(TransientError):
     """One request asked for more than the endpoint does at once: gas, bytes or time. A smaller one may pass."""
+
+
+class ServerError(TransientError):
+    """The endpoint answered with an error of its own, which may pass or may be how it says that it cannot."""
 
 
 class _ThrottledError(TransientError):
@@ -147,7 +151,7 @@ class Endpoint:
             return TooMuchError(f"{said}; lower addresses_per_call")
         if reverted or code in _PERMANENT_CODES:
             return PermanentError(f"{said}: asking again would give the same answer")
-        return TransientError(f"{said}; try again later")
+        return ServerError(f"{said}; try again later")
 
     def _http_error(self, method: str, response: httpx.Response) -> PipelineError:
         status = response.status_code

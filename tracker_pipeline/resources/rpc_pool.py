@@ -48,6 +48,8 @@ class Node:
     chain_id_seen: bool = False
     served: set[str] = field(default_factory=set)  # hashes of blocks that it has shown to have
     asked_last_until: float = 0.0
+    takes_overrides: bool | None = None  # of state in eth_call; None until it was tried
+    refused_size: int | None = None  # the smallest number of balances that was too much for one call
 
     @property
     def name(self) -> str:
@@ -126,8 +128,7 @@ class RpcPool:
             PermanentError: none will answer, or an endpoint serves another chain.
         """
         failures: list[PipelineError] = []
-        now = time.monotonic()
-        for node in sorted(self._nodes, key=lambda node: node.asked_last_until > now):
+        for node in self._in_turn():
             try:
                 self._require_chain_id(node)
                 return question(node)
@@ -136,6 +137,15 @@ class RpcPool:
                 node.asked_last_until = time.monotonic() + _REST_SECONDS
                 _log.warning("%s", error)
         raise min(failures, key=_hopelessness)
+
+    @property
+    def preferred(self) -> Node:
+        """The endpoint that would be asked first now."""
+        return self._in_turn()[0]
+
+    def _in_turn(self) -> list[Node]:
+        now = time.monotonic()
+        return sorted(self._nodes, key=lambda node: node.asked_last_until > now)
 
     def _require_chain_id(self, node: Node) -> None:
         if node.chain_id_seen:

@@ -27,6 +27,8 @@ from tracker_pipeline.sandbox.evm import EvmChain
 Json = Any
 Result = TypeVar("Result")
 
+_Answer = Callable[[EvmChain, str, Json], Json]
+
 _PARSE_ERROR: Final = -32700
 _INVALID_REQUEST: Final = -32600
 _LARGEST_BODY: Final = 5 * 1024 * 1024  # as geth; a larger request gets HTTP 413
@@ -39,6 +41,7 @@ class _Node:
     chain: EvmChain
     thread: ThreadPoolExecutor
     clock: Callable[[], datetime]
+    state_override: bool
 
     async def run(self, function: Callable[[EvmChain], Result]) -> Result:
         """Mine what is due, then call `function` with the chain, both off the event loop."""
@@ -53,7 +56,13 @@ _NODE: Final = web.AppKey("node", _Node)
 
 
 def make_chain_app(
-    *, start: datetime, seed: int, whales: int, clock: Callable[[], datetime], chain_id: int = 1337
+    *,
+    start: datetime,
+    seed: int,
+    whales: int,
+    clock: Callable[[], datetime],
+    chain_id: int = 1337,
+    state_override: bool = False,
 ) -> web.Application:
     """Build the node. It mines up to the present when the application starts, then as requests come.
 
@@ -63,6 +72,8 @@ def make_chain_app(
         whales: funded addresses, at least 1.
         clock: what time it is; blocks up to then exist.
         chain_id: what the chain calls itself.
+        state_override: whether `eth_call` takes code that stands at an address for the length of the call. Not every
+            node does.
     """
 
     async def live(app: web.Application) -> AsyncIterator[None]:
@@ -70,7 +81,8 @@ def make_chain_app(
         thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sandbox-chain")
         build = partial(EvmChain, start=start, seed=seed, whales=whales, chain_id=chain_id)
         try:
-            app[_NODE] = _Node(await loop.run_in_executor(thread, build), thread, clock)
+            chain = await loop.run_in_executor(thread, build)
+            app[_NODE] = _Node(chain, thread, clock, state_override)
             await app[_NODE].run(lambda chain: None)
             yield
         finally:
@@ -85,7 +97,9 @@ def make_chain_app(
 
 async def _serve_rpc(request: web.Request) -> web.Response:
     body = await request.read()
-    text = await request.app[_NODE].run(lambda chain: json.dumps(_reply(chain, body)))
+    node = request.app[_NODE]
+    reply = partial(_reply, body=body, answer_to=partial(answer, state_override=node.state_override))
+    text = await node.run(lambda chain: json.dumps(reply(chain)))
     return web.Response(text=text, content_type="application/json")
 
 
@@ -98,23 +112,23 @@ async def _serve_whales(request: web.Request) -> web.Response:
     return web.Response(text=text.getvalue(), content_type="text/csv")
 
 
-def _reply(chain: EvmChain, body: bytes) -> Json:
+def _reply(chain: EvmChain, body: bytes, answer_to: _Answer) -> Json:
     try:
         asked = json.loads(body)
     except ValueError:
         return _error(None, RpcError(_PARSE_ERROR, "parse error"))
     if not isinstance(asked, list):
-        return _reply_to_one(chain, asked)
+        return _reply_to_one(chain, asked, answer_to)
     if not asked:
         return _error(None, RpcError(_INVALID_REQUEST, "empty batch"))
-    return [_reply_to_one(chain, one) for one in asked]
+    return [_reply_to_one(chain, one, answer_to) for one in asked]
 
 
-def _reply_to_one(chain: EvmChain, asked: Json) -> Json:
+def _reply_to_one(chain: EvmChain, asked: Json, answer_to: _Answer) -> Json:
     if not isinstance(asked, dict) or not isinstance(asked.get("method"), str):
         return _error(None, RpcError(_INVALID_REQUEST, "invalid request"))
     try:
-        result = answer(chain, asked["method"], asked.get("params"))
+        result = answer_to(chain, asked["method"], asked.get("params"))
     except RpcError as error:
         return _error(asked.get("id"), error)
     return {"jsonrpc": "2.0", "id": asked.get("id"), "result": result}

@@ -19,6 +19,8 @@ METHOD_NOT_FOUND: Final = -32601
 INVALID_PARAMS: Final = -32602
 SERVER_ERROR: Final = -32000
 REVERTED: Final = 3
+_LIMIT_EXCEEDED: Final = -32005
+_LONGEST_LOG_RANGE: Final = 10_000  # blocks, as hosted nodes have it
 
 # A sandbox block is never taken back, so each of these names the head.
 _HEAD_TAGS: Final = ("latest", "safe", "finalized", "pending")
@@ -42,8 +44,14 @@ class RpcError(Exception):
         self.data = data
 
 
-def answer(chain: EvmChain, method: str, params: Json) -> Json:
+def answer(chain: EvmChain, method: str, params: Json, *, state_override: bool = False) -> Json:
     """Return the result of one method.
+
+    Args:
+        chain: the chain.
+        method: name of the method.
+        params: list of parameters, None for none.
+        state_override: whether `eth_call` takes a third parameter with other code for some addresses.
 
     Raises:
         RpcError: the method is unknown, a parameter is wrong, or the call failed.
@@ -51,6 +59,8 @@ def answer(chain: EvmChain, method: str, params: Json) -> Json:
     if method not in _METHODS:
         raise RpcError(METHOD_NOT_FOUND, f"the method {method} does not exist/is not available")
     least, most, function = _METHODS[method]
+    if method == "eth_call" and state_override:
+        most += 1
     given = [] if params is None else params
     if not isinstance(given, list):
         raise RpcError(INVALID_PARAMS, "non-array args")
@@ -91,6 +101,7 @@ def _call(chain: EvmChain, params: Sequence[Json]) -> Json:
         to=_bytes(call["to"], 20),
         data=_bytes(call.get("input") or call.get("data") or "0x"),
         gas=_quantity(call["gas"]) if call.get("gas") else GAS_CAP,
+        code=_overriding_code(params[2]) if len(params) > 2 else {},
     )
     if result.reverted:
         raise RpcError(REVERTED, "execution reverted", _hex(result.output))
@@ -99,13 +110,64 @@ def _call(chain: EvmChain, params: Sequence[Json]) -> Json:
     return _hex(result.output)
 
 
+def _overriding_code(override: Json) -> dict[bytes, bytes]:
+    """Code by address of a state override; the other fields of one are refused, as passing them over would lie."""
+    if not isinstance(override, dict) or any(
+        not isinstance(one, dict) or set(one) - {"code"} for one in override.values()
+    ):
+        raise RpcError(INVALID_PARAMS, "a state override is an object of addresses with 'code' each")
+    return {_bytes(address, 20): _bytes(one["code"]) for address, one in override.items() if one}
+
+
 def _logs(chain: EvmChain, params: Sequence[Json]) -> Json:
-    """None: the chain moves plain ether, and no code on it emits an event."""
     wanted = params[0] if isinstance(params[0], dict) else {}
-    for bound in ("fromBlock", "toBlock"):
-        if bound in wanted:
-            _state_header(chain, [wanted[bound]])
-    return []
+    logs = [log for header in _log_range(chain, wanted) for log in _block_logs(chain, header)]
+    addresses = wanted.get("address") or []
+    emitters = {_bytes(one, 20) for one in ([addresses] if isinstance(addresses, str) else addresses)}
+    topics = wanted.get("topics") or []
+    return [
+        log
+        for log in logs
+        if (not emitters or _bytes(log["address"]) in emitters)
+        and len(log["topics"]) >= len(topics)
+        and all(_topic_fits(found, asked) for found, asked in zip(log["topics"], topics, strict=False))
+    ]
+
+
+def _log_range(chain: EvmChain, wanted: Mapping[str, Json]) -> list[BlockHeaderAPI]:
+    if "blockHash" in wanted:
+        return [_state_header(chain, [{"blockHash": wanted["blockHash"]}])]
+    first, last = (_state_header(chain, [wanted.get(bound, "latest")]) for bound in ("fromBlock", "toBlock"))
+    numbers = range(first.block_number, last.block_number + 1)
+    if len(numbers) > _LONGEST_LOG_RANGE:
+        raise RpcError(_LIMIT_EXCEEDED, f"query exceeds max block range {_LONGEST_LOG_RANGE}")
+    return [header for number in numbers if (header := chain.header(number)) is not None]
+
+
+def _block_logs(chain: EvmChain, header: BlockHeaderAPI) -> list[Json]:
+    hashes = [_hex(transaction.hash) for transaction in chain.block(header).transactions]
+    found: list[Json] = []
+    for index, receipt in enumerate(chain.receipts(header)):
+        for log in receipt.logs:
+            found.append(
+                {
+                    "address": _hex(log.address),
+                    "topics": [f"0x{topic:064x}" for topic in log.topics],
+                    "data": _hex(log.data),
+                    "blockNumber": hex(header.block_number),
+                    "blockHash": _hex(header.hash),
+                    "transactionHash": hashes[index],
+                    "transactionIndex": hex(index),
+                    "logIndex": hex(len(found)),
+                    "removed": False,
+                }
+            )
+    return found
+
+
+def _topic_fits(found: str, asked: Json) -> bool:
+    """Whether a topic is the one asked for, one of several asked for, or was left open."""
+    return asked is None or found in [one.lower() for one in ([asked] if isinstance(asked, str) else asked)]
 
 
 def _state_header(chain: EvmChain, params: Sequence[Json]) -> BlockHeaderAPI:
@@ -201,8 +263,8 @@ def _transaction_json(header: BlockHeaderAPI, index: int, transaction: SignedTra
     }
 
 
-# Name to fewest parameters, most parameters and function. An `eth_call` with a third parameter, the state override
-# of newer nodes, is one too many here as it is on nodes without that feature.
+# Name to fewest parameters, most parameters and function. Unless the node is set up to take it, an `eth_call` with a
+# third parameter, the state override of newer nodes, is one too many, as it is on nodes without that feature.
 _METHODS: Final[Mapping[str, tuple[int, int, Callable[[EvmChain, Sequence[Json]], Json]]]] = {
     "web3_clientVersion": (0, 0, lambda chain, params: "tracker-sandbox/py-evm"),
     "net_version": (0, 0, lambda chain, params: str(chain.chain_id)),

@@ -5,11 +5,14 @@ What belongs here: genesis, mining, state at a block, calls. What does not: JSON
 """
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
+from types import MappingProxyType
 from typing import Final
 
-from eth.abc import BlockAPI, BlockHeaderAPI, SignedTransactionAPI, VirtualMachineAPI
+from eth.abc import BlockAPI, BlockHeaderAPI, ReceiptAPI, SignedTransactionAPI, StateAPI, VirtualMachineAPI
 from eth.chains.base import MiningChain
 from eth.constants import POST_MERGE_DIFFICULTY
 from eth.db.atomic import AtomicDB
@@ -17,17 +20,29 @@ from eth.exceptions import Revert, VMError
 from eth.vm.forks import CancunVM
 from eth_hash.auto import keccak
 
-from tracker_pipeline.sandbox.whales import Account, block_times, make_exchange, make_whales, transfers
+from tracker_pipeline.sandbox import contracts
+from tracker_pipeline.sandbox.contracts import TOKENS
+from tracker_pipeline.sandbox.whales import (
+    Transfer,
+    block_times,
+    make_exchange,
+    make_whales,
+    token_holdings,
+    token_transfers,
+    transfers,
+)
 
 MULTICALL3: Final = bytes.fromhex("ca11bde05977b3631167028862be2a173976ca11")
 GAS_CAP: Final = 500_000_000  # for one call, about what hosted nodes allow
 
 _GAS_LIMIT: Final = 30_000_000
 _TRANSFER_GAS: Final = 21_000
+_TOKEN_TRANSFER_GAS: Final = 80_000  # 56,000 to one who held none; the rest is not charged
 # Above the base fee, which starts at 1 gwei and falls while blocks are near empty.
 _GAS_PRICE: Final = 2 * 10**9
 _FEE_RECIPIENT: Final = keccak(b"tracker sandbox/fees")[-20:]
 _EXTRA_DATA: Final = b"tracker sandbox"
+_NO_CODE: Final[Mapping[bytes, bytes]] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -97,6 +112,10 @@ class EvmChain:
         """The block with its transactions."""
         return self._chain.get_block_by_header(header)
 
+    def receipts(self, header: BlockHeaderAPI) -> Sequence[ReceiptAPI]:
+        """What each transaction of a block left behind, logs included."""
+        return self.block(header).get_receipts(self._chain.chaindb)
+
     def balance(self, address: bytes, header: BlockHeaderAPI) -> int:
         """Wei of an address after a block."""
         return self._vm(header).state.get_balance(address)
@@ -110,7 +129,14 @@ class EvmChain:
         return self._vm(header).state.get_nonce(address)
 
     def call(
-        self, header: BlockHeaderAPI, *, sender: bytes, to: bytes, data: bytes, gas: int = GAS_CAP
+        self,
+        header: BlockHeaderAPI,
+        *,
+        sender: bytes,
+        to: bytes,
+        data: bytes,
+        gas: int = GAS_CAP,
+        code: Mapping[bytes, bytes] = _NO_CODE,
     ) -> CallResult:
         """Run code on the state after a block and forget what it changed; 0.4 s for 1,000 balances.
 
@@ -120,11 +146,14 @@ class EvmChain:
             to: 20 bytes, whose code runs.
             data: input of the code.
             gas: limit, capped at `GAS_CAP`; what a transaction pays for its input is taken off first.
+            code: by address, what stands there for this call instead of the code on the chain.
         """
         left = min(gas, GAS_CAP) - _intrinsic_gas(data)
         if left < 0:
             return CallResult(b"", failure="intrinsic gas too low")
         vm = self._vm(header)
+        for address, given in code.items():
+            vm.state.set_code(address, given)
         computation = vm.execute_bytecode(
             origin=sender,
             gas_price=0,
@@ -155,7 +184,12 @@ class EvmChain:
             address: {"balance": wei, "nonce": 0, "code": b"", "storage": {}}
             for address, wei in funded.items()
         }
-        state[MULTICALL3] = {"balance": 0, "nonce": 1, "code": _multicall3_code(), "storage": {}}
+        for address, code in ((MULTICALL3, _multicall3_code()), (contracts.STETH_FEED, contracts.FEED_CODE)):
+            state[address] = {"balance": 0, "nonce": 1, "code": code, "storage": {}}
+        for name, address in TOKENS.items():
+            held = token_holdings(name, self.whales, self._exchange, seed=self._seed)
+            storage = {int.from_bytes(holder, "big"): amount for holder, amount in held.items()}
+            state[address] = {"balance": 0, "nonce": 1, "code": contracts.TOKEN_CODE, "storage": storage}
         header = {
             "difficulty": POST_MERGE_DIFFICULTY,
             "gas_limit": _GAS_LIMIT,
@@ -176,7 +210,16 @@ class EvmChain:
             time=time,
             balance=parent.get_balance,
         )
-        signed = [self._signed(move.giver, move.receiver, move.wei) for move in moved]
+        for name, address in TOKENS.items():
+            moved += token_transfers(
+                name,
+                self.whales,
+                self._exchange,
+                seed=self._seed,
+                number=number,
+                balance=partial(_token_balance, parent, address),
+            )
+        signed = [self._signed(move) for move in moved]
         # Every field that py-evm would take from the clock or compute from demand is given.
         self._chain.header = self._chain.header.copy(
             timestamp=time, gas_limit=_GAS_LIMIT, coinbase=_FEE_RECIPIENT, extra_data=_EXTRA_DATA
@@ -186,17 +229,22 @@ class EvmChain:
         self._headers.append(header)
         self._number_by_hash[header.hash] = number
 
-    def _signed(self, giver: Account, receiver: Account, wei: int) -> SignedTransactionAPI:
+    def _signed(self, move: Transfer) -> SignedTransactionAPI:
+        giver, receiver = move.giver, move.receiver.address
         transaction = self._chain.create_unsigned_transaction(
             nonce=self._nonces[giver.address],
             gas_price=_GAS_PRICE,
-            gas=_TRANSFER_GAS,
-            to=receiver.address,
-            value=wei,
-            data=b"",
+            gas=_TOKEN_TRANSFER_GAS if move.token else _TRANSFER_GAS,
+            to=TOKENS[move.token] if move.token else receiver,
+            value=0 if move.token else move.wei,
+            data=contracts.transfer_data(receiver, move.wei) if move.token else b"",
         )
         self._nonces[giver.address] += 1
         return transaction.as_signed_transaction(giver.key, chain_id=self.chain_id)
+
+
+def _token_balance(state: StateAPI, token: bytes, holder: bytes) -> int:
+    return state.get_storage(token, int.from_bytes(holder, "big"))
 
 
 def _multicall3_code() -> bytes:

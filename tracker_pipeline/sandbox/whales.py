@@ -1,7 +1,7 @@
-"""Who holds ether on the sandbox chain, when its blocks come, and what they move: pure functions of the seed.
+"""Who holds ether and tokens on the sandbox chain, when its blocks come, what they move: pure functions of the seed.
 
-What belongs here: keys, first balances, block times, transfers. What does not: blocks and state (`evm.py`), and
-anything that reads a clock.
+What belongs here: keys, first balances, block times, transfers. What does not: blocks and state (`evm.py`), the
+code of tokens (`contracts.py`), and anything that reads a clock.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +24,10 @@ _TRADES_PER_BLOCK: Final = 9
 _GIFTS_PER_BLOCK: Final = 3
 _LEAST_SHARE, _MOST_SHARE = 0.002, 0.03  # of the whale's balance, in one trade
 _TIDE_SECONDS: Final = 36 * 3600  # the mood of all whales together turns that often
+# One whale in three holds a token, up to as much of it as a third of its ether.
+_ONE_HOLDER_IN: Final = 3
+_LARGEST_HOLDING: Final = 1 / 3
+_TOKEN_TRADES_PER_BLOCK: Final = 2
 _LEAST_GAP, _MOST_GAP = 12 * 60, 25 * 60  # seconds between blocks
 
 
@@ -46,11 +50,19 @@ class Account:
 
 @dataclass(frozen=True)
 class Transfer:
-    """Ether that changes hands, in wei."""
+    """Ether or tokens that change hands.
+
+    Attributes:
+        giver: who signs.
+        receiver: who gets it.
+        wei: how much, in the smallest unit.
+        token: what it is; None for ether.
+    """
 
     giver: Account
     receiver: Account
     wei: int
+    token: str | None = None
 
 
 def make_whales(seed: int, count: int) -> tuple[Account, ...]:
@@ -120,4 +132,46 @@ def transfers(
             moved.append(Transfer(whale, whales[rng.randrange(len(whales))], wei))
         else:
             moved.append(Transfer(exchange, whale, wei) if buys else Transfer(whale, exchange, wei))
+    return moved
+
+
+def token_holdings(
+    token: str, whales: Sequence[Account], exchange: Account, *, seed: int
+) -> dict[bytes, int]:
+    """Who holds how much of a token in block 0, by address."""
+    rng = Random(f"{seed}/holders/{token}")  # noqa: S311 - simulated balances, no secret
+    holders = rng.sample(whales, -(-len(whales) // _ONE_HOLDER_IN))
+    held = {whale.address: int(whale.first_wei * rng.uniform(0, _LARGEST_HOLDING)) for whale in holders}
+    return {**held, exchange.address: EXCHANGE_WEI}
+
+
+def token_transfers(
+    token: str,
+    whales: Sequence[Account],
+    exchange: Account,
+    *,
+    seed: int,
+    number: int,
+    balance: Callable[[bytes], int],
+) -> list[Transfer]:
+    """What is moved of a token in one block: whales buy from the exchange and sell to it.
+
+    Args:
+        token: its name.
+        whales: all of them.
+        exchange: buys and sells.
+        seed: of the chain.
+        number: of the block.
+        balance: how much of the token an address holds before the block.
+    """
+    rng = Random(f"{seed}/{token}/{number}")  # noqa: S311 - simulated trades, no secret
+    moved = []
+    for whale in rng.sample(whales, min(len(whales), _TOKEN_TRADES_PER_BLOCK)):
+        held = balance(whale.address)
+        if held and rng.random() < 0.5:
+            sold = int(held * rng.uniform(_LEAST_SHARE, _MOST_SHARE))
+            moved.append(Transfer(whale, exchange, sold, token))
+        else:
+            bought = int(whale.first_wei * rng.uniform(_LEAST_SHARE, _MOST_SHARE))
+            moved.append(Transfer(exchange, whale, bought, token))
     return moved

@@ -36,6 +36,38 @@ def test_calls_are_encoded_as_eth_abi_does(calls):
     assert multicall.encode_aggregate3(calls) == multicall.AGGREGATE3 + expected
 
 
+@given(
+    st.lists(st.builds(Call, ADDRESSES, st.binary(max_size=100)), max_size=5), st.lists(ADDRESSES, max_size=9)
+)
+def test_reads_are_encoded_as_one_call_for_each_address(first, addresses):
+    calls = [*first, *(multicall.token_balance(CONTRACT, address) for address in addresses)]
+    encoded = multicall.encode_reads(first, CONTRACT, multicall.BALANCE_OF, addresses)
+    assert encoded == multicall.encode_aggregate3(calls)
+
+
+@given(st.lists(st.integers(0, 2**256 - 1), max_size=9))
+def test_an_answer_of_numbers_alone_is_read_in_one_go(numbers):
+    answer = encode(["(bool,bytes)[]"], [[(True, number.to_bytes(32, "big")) for number in numbers]])
+    assert multicall.decode_numbers(answer, len(numbers)) == numbers
+    assert multicall.decode_numbers(answer, len(numbers) + 1) is None
+
+
+@given(st.lists(st.tuples(st.booleans(), st.binary(max_size=33)), min_size=1, max_size=9))
+def test_an_answer_with_anything_but_numbers_is_not(answers):
+    encoded = encode(["(bool,bytes)[]"], [answers])
+    regular = all(success and len(data) == 32 for success, data in answers)
+    assert (multicall.decode_numbers(encoded, len(answers)) is not None) == regular
+
+
+@given(st.lists(st.integers(0, 2**256 - 1), min_size=1, max_size=5), st.data())
+def test_an_answer_with_a_byte_changed_outside_its_numbers_is_not(numbers, data):
+    answer = bytearray(encode(["(bool,bytes)[]"], [[(True, n.to_bytes(32, "big")) for n in numbers]]))
+    tuples = 32 * (2 + len(numbers))
+    at = data.draw(st.integers(0, len(answer) - 1).filter(lambda at: at < tuples or (at - tuples) % 128 < 96))
+    answer[at] ^= 1
+    assert multicall.decode_numbers(bytes(answer), len(numbers)) is None
+
+
 @given(st.lists(st.tuples(st.booleans(), st.binary(max_size=100)), max_size=20))
 def test_answers_are_decoded_as_eth_abi_does(answers):
     encoded = encode(["(bool,bytes)[]"], [answers])

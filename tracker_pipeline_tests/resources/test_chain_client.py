@@ -206,7 +206,7 @@ def test_the_newest_block_counts_once_the_network_has_settled_it(proxy):
 
 
 def test_a_thousand_balances_of_an_old_block_are_one_call_and_exact(proxy, node, whales):
-    with chain(proxy.url) as client:
+    with chain(proxy.url, state_override=False) as client:
         block = client.block_at(HOUR)
         proxy.asked.clear()
         frame = client.balances(whales[:1000], [NATIVE], block)
@@ -250,7 +250,6 @@ def test_each_way_a_token_can_fail_has_its_status(node, whales):
     tokens = {
         "HASH": "0x" + "2".rjust(40, "0"),
         "ECHO": "0x" + "4".rjust(40, "0"),
-        "NOBODY": whales[1],
         "NO_TOKEN": "0xcA11bde05977b3631167028862bE2a173976CA11",
     }
     with chain(node, tokens=tokens) as client:
@@ -259,9 +258,15 @@ def test_each_way_a_token_can_fail_has_its_status(node, whales):
     called = BALANCE_OF + bytes.fromhex(whales[0][2:]).rjust(32, b"\0")
     assert found["HASH"] == (str(int.from_bytes(sha256(called).digest(), "big")), "ok")
     assert found["ECHO"] == (None, "decode_error")
-    assert found["NOBODY"] == (None, "empty_return")
     assert found["NO_TOKEN"] == (None, "reverted")
     assert found["ETH"][1] == "ok"
+
+
+def test_a_token_without_code_is_refused_by_name(node, whales):
+    with chain(node, tokens={"NOBODY": whales[1]}) as client:
+        block = client.block_at(HOUR)
+        with pytest.raises(PermanentError, match=f"NOBODY has no contract at {whales[1]}"):
+            client.balances(whales[:2], ["NOBODY", NATIVE], block)
 
 
 def test_a_token_that_is_not_configured_and_a_wrong_address_are_refused(node, whales):

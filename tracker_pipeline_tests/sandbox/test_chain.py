@@ -3,14 +3,17 @@
 import csv
 import io
 import itertools
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
+from eth_hash.auto import keccak
 from web3 import HTTPProvider, Web3
 from web3.exceptions import ContractLogicError, Web3RPCError
 
+from tracker_pipeline.sandbox import contracts
 from tracker_pipeline.sandbox.chain import make_chain_app
 from tracker_pipeline.sandbox.evm import EvmChain
 from tracker_pipeline_tests.serving import served
@@ -19,6 +22,7 @@ START = datetime(2026, 3, 1, tzinfo=UTC)
 HOURS = 8
 WHALES = 40
 MULTICALL3 = "0xcA11bde05977b3631167028862bE2a173976CA11"
+TRANSFER = "0x" + keccak(b"Transfer(address,address,uint256)").hex()
 MULTICALL3_ABI = [
     {
         "name": "aggregate3",
@@ -127,19 +131,22 @@ def test_a_block_is_found_by_number_hash_and_every_tag(node):
     assert node.eth.get_block("earliest")["number"] == 0
     transactions = node.eth.get_block(1, full_transactions=True)["transactions"]
     assert [transaction["hash"] for transaction in transactions] == node.eth.get_block(1)["transactions"]
-    assert all(transaction["value"] > 0 for transaction in transactions)
+    assert all((transaction["value"] > 0) != bool(transaction["input"]) for transaction in transactions)
 
 
 def test_what_a_block_moved_is_what_balances_changed_by(node, whales):
     paid = dict.fromkeys(whales, 0)
     block = node.eth.get_block(5, full_transactions=True)
     for transaction in block["transactions"]:
+        if transaction["input"]:  # a token changed hands: gas is not all used
+            paid.pop(transaction["from"], None)
+            continue
         fee = transaction["gas"] * transaction["gasPrice"]
         if transaction["from"] in paid:
             paid[transaction["from"]] -= transaction["value"] + fee
         if transaction["to"] in paid:
             paid[transaction["to"]] += transaction["value"]
-    changes = {whale: node.eth.get_balance(whale, 5) - node.eth.get_balance(whale, 4) for whale in whales}
+    changes = {whale: node.eth.get_balance(whale, 5) - node.eth.get_balance(whale, 4) for whale in paid}
     assert changes == paid
     assert any(changes.values())
 
@@ -198,6 +205,18 @@ def test_what_it_cannot_do_it_refuses_as_ordinary_nodes_do(url, method, params, 
     assert rpc(url, method, *params)["error"]["code"] == code
 
 
+def test_a_node_set_up_for_it_runs_other_code_for_the_length_of_a_call():
+    with served(
+        make_chain_app(start=START, seed=7, whales=1, clock=lambda: START, state_override=True)
+    ) as url:
+        nobody, answers_42 = "0x" + "99" * 20, "0x602a60005260206000f3"
+        asked = [{"to": nobody}, "latest", {nobody: {"code": answers_42}}]
+        assert int(rpc(url, "eth_call", *asked)["result"], 16) == 42
+        assert rpc(url, "eth_call", *asked[:2])["result"] == "0x"
+        for wrong in ({nobody: {"balance": "0x1"}}, {nobody: {"code": "0x1"}}, {"0x12": {"code": "0x"}}, []):
+            assert rpc(url, "eth_call", {"to": nobody}, "latest", wrong)["error"]["code"] == -32602
+
+
 def test_a_block_that_does_not_exist_is_null(url):
     assert rpc(url, "eth_getBlockByNumber", "0xffff", False)["result"] is None
     assert rpc(url, "eth_getBlockByHash", "0x" + "00" * 32, False)["result"] is None
@@ -210,9 +229,61 @@ def test_a_batch_is_answered_one_by_one(url):
     assert httpx.post(url, content=b"{").json()["error"]["code"] == -32700
 
 
-def test_no_code_here_emits_logs(url):
-    assert rpc(url, "eth_getLogs", {"fromBlock": "0x0", "toBlock": "latest"})["result"] == []
+@pytest.mark.parametrize("token", ["WETH", "STETH"])
+def test_tokens_move_with_the_logs_of_an_erc_20(node, url, whales, token):
+    address = Web3.to_checksum_address(contracts.TOKENS[token])
+    head = node.eth.block_number
+    logs = node.eth.get_logs({"fromBlock": 0, "toBlock": head, "address": address, "topics": [TRANSFER]})
+    moved = Counter()
+    for log in logs:
+        giver, receiver = (Web3.to_checksum_address(topic[-20:]) for topic in log["topics"][1:])
+        amount = int.from_bytes(log["data"], "big")
+        moved[giver] -= amount
+        moved[receiver] += amount
+    held = {whale: [token_balance(node, address, whale, number) for number in (0, head)] for whale in whales}
+    assert {whale: now - then for whale, (then, now) in held.items()} == {w: moved[w] for w in whales}
+    assert len([now for now, _ in held.values() if now]) >= WHALES / 4
+    assert any(moved[whale] < 0 for whale in whales)
+    assert any(moved[whale] > 0 for whale in whales)
+
+
+def token_balance(node: Web3, token: str, holder: str, number: int) -> int:
+    data = "0x70a08231" + holder[2:].lower().rjust(64, "0")
+    return int.from_bytes(node.eth.call({"to": token, "data": data}, number), "big")
+
+
+def test_a_token_refuses_more_than_there_is_and_what_it_does_not_know(url, whales):
+    token = "0x" + contracts.WETH.hex()
+    more = "0xa9059cbb" + whales[1][2:].lower().rjust(64, "0") + f"{10**30:064x}"
+    for data in (more, "0x18160ddd"):
+        answer = rpc(url, "eth_call", {"from": whales[0], "to": token, "data": data}, "latest")
+        assert answer["error"]["code"] == 3
+
+
+def test_logs_are_found_by_block_emitter_and_topic(node, url):
+    head = node.eth.block_number
+    everything = rpc(url, "eth_getLogs", {"fromBlock": "0x0", "toBlock": hex(head)})["result"]
+    assert {log["address"] for log in everything} == {"0x" + a.hex() for a in contracts.TOKENS.values()}
+    one = everything[0]
+    same_block = rpc(url, "eth_getLogs", {"blockHash": one["blockHash"]})["result"]
+    assert same_block == [log for log in everything if log["blockHash"] == one["blockHash"]]
+    to_receiver = {"fromBlock": "0x0", "toBlock": hex(head), "topics": [None, None, [one["topics"][2]]]}
+    assert one in rpc(url, "eth_getLogs", to_receiver)["result"]
+    assert rpc(url, "eth_getLogs", {**to_receiver, "topics": ["0x" + "00" * 32]})["result"] == []
     assert "error" in rpc(url, "eth_getLogs", {"fromBlock": "0x0", "toBlock": "0xffff"})
+
+
+def test_the_price_feed_answers_for_the_hour_of_the_block(node):
+    feed = Web3.to_checksum_address(contracts.STETH_FEED)
+    for number in (1, 5, node.eth.block_number):
+        answer = node.eth.call({"to": feed, "data": "0xfeaf968c"}, number)
+        round_id, price, started, updated, answered_in = (
+            int.from_bytes(answer[at : at + 32], "big") for at in range(0, 160, 32)
+        )
+        time = node.eth.get_block(number)["timestamp"]
+        assert started == updated == time - time % 3600
+        assert round_id == answered_in == time // 3600
+        assert 0.997 <= price / 10**18 <= 1.001
 
 
 def test_time_alone_makes_blocks_and_the_old_ones_stay(node, clock, whales):
