@@ -67,9 +67,7 @@ def test_features_of_stored_bars_pass(day_of_features):
 
 
 def test_a_value_made_of_a_later_bar_is_found(day_of_features):
-    leaked = day_of_features.with_columns(
-        ret_1h=pl.col("ret_1h").shift(-1).over("symbol").fill_null(0.0)
-    )
+    leaked = day_of_features.with_columns(ret_1h=pl.col("ret_1h").shift(-1).over("symbol").fill_null(0.0))
     found = store(leaked)
     assert not found["equal_when_the_future_is_cut_off"]
     assert found["stored_as_declared"]

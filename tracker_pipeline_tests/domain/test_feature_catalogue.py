@@ -9,7 +9,7 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "features.md"
 
 
 def test_the_page_of_the_documentation_is_the_catalogue():
-    """Write it anew with: python -c "from tracker_pipeline.domain.feature_catalogue import as_markdown as m; print(m())"."""
+    """Where it is not, write what `as_markdown` returns to the page."""
     assert PAGE.read_text("utf-8") == as_markdown()
 
 
