@@ -19,7 +19,7 @@ def demo(home: Path, *options: str | Path) -> dict:
         cwd=PROJECT,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=540,
         check=False,
     )
     assert done.returncode == 0, done.stderr + done.stdout
@@ -32,6 +32,7 @@ def content(report: dict) -> dict:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_the_demo_fills_every_asset_and_a_second_run_changes_no_row(tmp_path):
     options = ("--symbols", "4", "--days", "9", "--hours", "26")
     first = demo(tmp_path, *options)
@@ -52,6 +53,7 @@ def test_the_demo_fills_every_asset_and_a_second_run_changes_no_row(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_the_demo_on_a_real_year_loads_every_proven_bar(tmp_path, shared_data):
     report = demo(tmp_path, "--hours", "1", "--bars", shared_data / "ohlcv/binance_um_15m_365d.parquet")
     rows = {row["asset"]: row["rows"] for row in report["assets"]}
