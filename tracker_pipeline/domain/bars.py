@@ -3,7 +3,7 @@
 What belongs here: rules on bars of one timeframe at a time. What does not: fetching and storing them, and what
 is computed from them (`features.py`, `regimes.py`).
 
-Frames have the columns of the bar tables of `schemas.py`. Times must be aware; `ts` is the open.
+Frames have the columns of the bar tables of `schemas`. Times must be aware; `ts` is the open.
 """
 
 from datetime import datetime, timedelta

@@ -1,0 +1,80 @@
+"""The declared schema of every table: columns, types, keys, units. The one source of truth.
+
+Postgres migrations must equal it (a test applies them and compares), the blocking schema checks are generated
+from it, the Dagster UI shows it, and the IO managers write by it.
+
+What belongs here: declarations, one module for each product. What does not: SQL that creates tables
+(`sql/migrations`), formulas.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+from tracker_pipeline.domain.schemas.archive import ARCHIVE_BATCHES
+from tracker_pipeline.domain.schemas.declaration import Column, ColumnType, Table
+from tracker_pipeline.domain.schemas.features import ML_FEATURES_15M
+from tracker_pipeline.domain.schemas.labels import (
+    CHANNEL_LABELS,
+    DCA_LABELS,
+    SETUPS,
+    SWING_LABELS,
+    TRAINING_SET,
+)
+from tracker_pipeline.domain.schemas.market import (
+    BAR_INVALIDATIONS,
+    BAR_REVISIONS,
+    BARS,
+    INSTRUMENTS,
+    REGIMES,
+)
+from tracker_pipeline.domain.schemas.onchain import (
+    ACCUMULATION_SCORES,
+    STETH_RATES,
+    WHALE_BALANCE_SNAPSHOTS,
+    WHALE_UNIVERSE,
+)
+
+__all__ = [
+    "ACCUMULATION_SCORES",
+    "ARCHIVE_BATCHES",
+    "BARS",
+    "BAR_INVALIDATIONS",
+    "BAR_REVISIONS",
+    "CHANNEL_LABELS",
+    "DCA_LABELS",
+    "INSTRUMENTS",
+    "ML_FEATURES_15M",
+    "REGIMES",
+    "SETUPS",
+    "STETH_RATES",
+    "SWING_LABELS",
+    "TABLES",
+    "TRAINING_SET",
+    "WHALE_BALANCE_SNAPSHOTS",
+    "WHALE_UNIVERSE",
+    "Column",
+    "ColumnType",
+    "Table",
+]
+
+TABLES: Final[Mapping[str, Table]] = {
+    table.name: table
+    for table in (
+        INSTRUMENTS,
+        *BARS.values(),
+        BAR_REVISIONS,
+        BAR_INVALIDATIONS,
+        REGIMES,
+        ML_FEATURES_15M,
+        SETUPS,
+        DCA_LABELS,
+        SWING_LABELS,
+        CHANNEL_LABELS,
+        TRAINING_SET,
+        WHALE_UNIVERSE,
+        WHALE_BALANCE_SNAPSHOTS,
+        STETH_RATES,
+        ACCUMULATION_SCORES,
+        ARCHIVE_BATCHES,
+    )
+}

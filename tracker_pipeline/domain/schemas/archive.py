@@ -1,0 +1,31 @@
+"""Tables of the archive: the manifest of the lake."""
+
+from typing import Final
+
+from tracker_pipeline.domain.schemas.declaration import RUN_ID, Column, T, Table
+
+ARCHIVE_BATCHES: Final = Table(
+    name="archive.batches",
+    key=("batch_id",),
+    description="The manifest of the lake: a file that is not here does not exist for any reader.",
+    write="merge",
+    columns=(
+        Column("batch_id", T.TEXT, "identity of the part"),
+        Column("table_name", T.TEXT, "schema and table"),
+        Column("data_day", T.DATE, "UTC day of the rows"),
+        Column("path", T.TEXT, "file, relative to the lake"),
+        Column("rows", T.INT, "rows in the file"),
+        Column("bytes", T.INT, "size of the file"),
+        Column("sha256", T.TEXT, "hash of the file"),
+        Column("content_hash", T.TEXT, "order-independent hash of the rows"),
+        Column("min_ts", T.TIME, "earliest row", nullable=True),
+        Column("max_ts", T.TIME, "latest row", nullable=True),
+        Column("cut", T.TIME, "rows before this moment were eligible", nullable=True),
+        Column("schema", T.JSON, "columns and types of the file"),
+        Column("state", T.TEXT, "live or superseded"),
+        Column("created_at", T.TIME, "when the file was written", provenance=True),
+        Column("verified_at", T.TIME, "when the file was read back and compared", provenance=True),
+        Column("superseded_by", T.TEXT, "the part that replaced it", nullable=True),
+        RUN_ID,
+    ),
+)
