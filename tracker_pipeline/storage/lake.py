@@ -18,9 +18,18 @@ from tracker_pipeline.domain.schemas import Table
 from tracker_pipeline.resources.errors import PermanentError, TransientError
 from tracker_pipeline.settings import get_settings
 
-# zstd above level 3 costs 44 times the time for 2 % of the size, measured on trades and prices.
+# Of feature partitions, level 3 takes 0.3 % off the size of level 1 and 5 % more time; of trades and prices, levels
+# above 3 take 2 % off the size and up to 44 times the time.
 _COMPRESSION_LEVEL = 3
 _ROW_GROUP_ROWS = 131_072
+# What a value becomes before zstd: numbers split into their bytes (signs and exponents repeat, last digits do not),
+# times and whole numbers into differences. Text keeps its dictionary, which gives way where values do not repeat.
+_ENCODINGS = {
+    pl.Float64: "BYTE_STREAM_SPLIT",
+    pl.Int64: "DELTA_BINARY_PACKED",
+    pl.Datetime: "DELTA_BINARY_PACKED",
+    pl.Date: "DELTA_BINARY_PACKED",
+}
 
 
 @dataclass(frozen=True)
@@ -92,7 +101,7 @@ def _write_proven(table: Table, ordered: pl.DataFrame, target: Path, expected: s
     """Write under a temporary name, read back, compare, rename; return the SHA-256 of the file."""
     unfinished = target.with_suffix(".unfinished")
     try:
-        _write_synced(ordered, unfinished)
+        write_parquet(ordered, unfinished)
         stored = pl.read_parquet(unfinished, hive_partitioning=False)
         if content_hash(table.conform(stored), table) != expected:
             raise TransientError(f"{target.name}: the file read back differs from the rows written to it")
@@ -133,10 +142,26 @@ def scan_parts(table: Table, paths: Sequence[str]) -> pl.LazyFrame:
     )
 
 
-def _write_synced(frame: pl.DataFrame, path: Path) -> None:
+def write_parquet(frame: pl.DataFrame, path: Path) -> None:
+    """Write a file in the encodings of the lake, and return when it is on disk."""
+    import pyarrow.parquet  # 0.3 s
+
+    encodings = {
+        name: _ENCODINGS[kind.base_type()]
+        for name, kind in frame.schema.items()
+        if kind.base_type() in _ENCODINGS
+    }
     with path.open("wb") as sink:
-        frame.write_parquet(
-            sink, compression="zstd", compression_level=_COMPRESSION_LEVEL, row_group_size=_ROW_GROUP_ROWS
+        pyarrow.parquet.write_table(
+            # Arrow's string views are not known to all readers.
+            frame.to_arrow(compat_level=pl.CompatLevel.oldest()),
+            sink,
+            compression="zstd",
+            compression_level=_COMPRESSION_LEVEL,
+            row_group_size=_ROW_GROUP_ROWS,
+            use_dictionary=[name for name in frame.columns if name not in encodings],
+            column_encoding=encodings,
+            store_schema=False,
         )
         sink.flush()
         os.fsync(sink.fileno())
