@@ -7,7 +7,7 @@ anything that acts on a setting. Secrets are read from the environment by name a
 import os
 from collections import Counter
 from collections.abc import Mapping
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -102,6 +102,19 @@ class ArchiveConfig(_Strict):
     hot_days: Mapping[str, Annotated[int, Field(ge=1)]]
 
 
+class AutomationConfig(_Strict):
+    """How much a tick may ask for."""
+
+    catch_up_days: int = Field(ge=1)
+    most_hours: int = Field(ge=1)
+    most_days: int = Field(ge=1)
+
+    @property
+    def catch_up(self) -> timedelta:
+        """How far before its own moment a tick looks for what is missing."""
+        return timedelta(days=self.catch_up_days)
+
+
 class TokenConfig(_Strict):
     """An ERC-20 token whose balances are read beside the native ones."""
 
@@ -136,6 +149,7 @@ class PipelineConfig(_Strict):
     market: Market
     chain: ChainConfig
     archive: ArchiveConfig
+    automation: AutomationConfig
     endpoints: Mapping[Literal["sandbox", "live"], Endpoints]
     strategies: Mapping[str, Mapping[str, Any]]
     universe: Universe

@@ -1,16 +1,18 @@
 """The schedules: hourly for both chains, daily for closing yesterday, maturing labels and archiving.
 
-Each is a request for partitions by the tick's time, so a tick that comes late asks for the same partitions. They
-run unless someone switches them off in the UI.
+A tick asks for what is missing in the stored data (`backlog`), so that one tick after a stop heals all that the stop
+skipped. They run unless someone switches them off in the UI.
 """
 
-from datetime import date, timedelta
+from collections.abc import Iterable
+from datetime import date, datetime, timedelta
 from typing import Final
 
 import dagster as dg
 
+from tracker_pipeline import keys
 from tracker_pipeline.assets.strategies import strategy_configs
-from tracker_pipeline.automation import jobs
+from tracker_pipeline.automation import backlog, jobs
 from tracker_pipeline.domain.schemas import TABLES, Table
 from tracker_pipeline.domain.staleness import merged
 from tracker_pipeline.keys import archive_key_of
@@ -30,26 +32,60 @@ _RUNNING: Final = dg.DefaultScheduleStatus.RUNNING
 
 
 @dg.schedule(job=jobs.market_day, cron_schedule=_HOURLY, execution_timezone="UTC", default_status=_RUNNING)
-def market_hourly(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
-    """Refresh today's partition of the market chain with the bars closed since the last hour."""
+def market_hourly(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
+    """Refresh today with the bars closed since the last hour, and make whatever day before is not whole."""
     tick = context.scheduled_execution_time
-    return dg.RunRequest(run_key=f"{tick:%Y-%m-%dT%H}", partition_key=f"{tick:%Y-%m-%d}")
-
-
-@dg.schedule(job=jobs.onchain_hour, cron_schedule=_HOURLY, execution_timezone="UTC", default_status=_RUNNING)
-def onchain_hourly(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
-    """Snapshot and score the hour just closed."""
-    hour = context.scheduled_execution_time - timedelta(hours=1)
-    return dg.RunRequest(run_key=f"{hour:%Y-%m-%dT%H}", partition_key=f"{hour:%Y-%m-%d-%H}:00")
+    return _market_requests(context, {tick.date()}, f"{tick:%Y-%m-%dT%H}")
 
 
 @dg.schedule(
     job=jobs.market_day, cron_schedule=_DAILY_CLOSE, execution_timezone="UTC", default_status=_RUNNING
 )
-def market_daily_close(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+def market_daily_close(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
     """Close yesterday: its last bars, its daily bar, and all that depends on them."""
-    yesterday = context.scheduled_execution_time - timedelta(days=1)
-    return dg.RunRequest(run_key=f"close-{yesterday:%Y-%m-%d}", partition_key=f"{yesterday:%Y-%m-%d}")
+    tick = context.scheduled_execution_time
+    return _market_requests(context, {tick.date() - timedelta(days=1)}, f"close-{tick:%Y-%m-%d}")
+
+
+def _market_requests(
+    context: dg.ScheduleEvaluationContext, always: set[date], run_key: str
+) -> list[dg.RunRequest] | dg.SkipReason:
+    """The days that a tick always asks for and those that are not whole, in as few runs as they have ranges."""
+    tick = context.scheduled_execution_time
+    busy = backlog.busy_partitions(context.instance, jobs.market_day.name, keys.OHLC_15M, hourly=False)
+    days = {day for day in always if f"{day}" not in busy}
+    days |= set(backlog.days_to_make(tick, busy, context.instance))
+    requests = [
+        backlog.range_request(f"{first}", f"{last}", run_key)
+        for first, last in backlog.ranges_of_days(days)[-_MOST_RANGES:]
+    ]
+    return requests or dg.SkipReason("a run that has not ended makes what is missing")
+
+
+@dg.schedule(job=jobs.onchain_hour, cron_schedule=_HOURLY, execution_timezone="UTC", default_status=_RUNNING)
+def onchain_hourly(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
+    """Snapshot and score every closed hour that is missing; score again where a baseline has arrived since."""
+    tick = context.scheduled_execution_time
+    busy = backlog.busy_partitions(
+        context.instance, jobs.onchain_hour.name, keys.ACCUMULATION_SCORES, hourly=True
+    )
+    hours = backlog.hours_to_make(tick, busy)
+    again = set(backlog.hours_to_score_again(tick, busy)) - set(hours)
+    run_key = f"{tick:%Y-%m-%dT%H}"
+    requests = [
+        *_hour_requests(hours, run_key, None),
+        *_hour_requests(again, f"again-{run_key}", [keys.ACCUMULATION_SCORES]),
+    ]
+    return requests or dg.SkipReason("every closed hour is stored and scored, or being made")
+
+
+def _hour_requests(
+    hours: Iterable[datetime], run_key: str, assets: list[dg.AssetKey] | None
+) -> list[dg.RunRequest]:
+    return [
+        backlog.range_request(backlog.hour_key(first), backlog.hour_key(last), run_key, assets)
+        for first, last in backlog.ranges_of_hours(hours)[-_MOST_RANGES:]
+    ]
 
 
 @dg.schedule(
@@ -60,7 +96,7 @@ def labels_daily(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
     tick = context.scheduled_execution_time
     horizon = max(timedelta(hours=config.horizon_hours) for config in strategy_configs().values())
     first = max((tick - horizon - timedelta(days=1)).date(), get_config().history_start)
-    return _range_request(first, (tick - timedelta(days=1)).date(), f"labels-{tick:%Y-%m-%d}")
+    return backlog.range_request(f"{first}", f"{tick.date() - timedelta(days=1)}", f"labels-{tick:%Y-%m-%d}")
 
 
 @dg.schedule(
@@ -70,8 +106,8 @@ def archive_daily(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] 
     """Move every day that has left its table's hot window, however long ago, in ranges of bounded number."""
     tick = context.scheduled_execution_time
     requests = [
-        _range_request(
-            first, last, f"archive-{table}-{tick:%Y-%m-%d}-{first}", [archive_key_of(TABLES[table])]
+        backlog.range_request(
+            f"{first}", f"{last}", f"archive-{table}-{tick:%Y-%m-%d}", [archive_key_of(TABLES[table])]
         )
         for table, days in get_config().archive.hot_days.items()
         for first, last in _hot_ranges(TABLES[table], before=(tick - timedelta(days=days)).date())
@@ -91,25 +127,14 @@ def _hot_ranges(table: Table, *, before: date) -> list[tuple[date, date]]:
     execution_timezone="UTC",
     default_status=_RUNNING,
 )
-def training_weekly(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
-    """Make the training rows of last week once its labels are final: four days after its end."""
+def training_weekly(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest]:
+    """Make the training rows of last week, whose labels are final four days after its end, and of any week missed."""
     tick = context.scheduled_execution_time
-    monday = tick - timedelta(days=tick.weekday() + 7)
-    return dg.RunRequest(run_key=f"training-{monday:%Y-%m-%d}", partition_key=f"{monday:%Y-%m-%d}")
-
-
-def _range_request(
-    first: date, last: date, run_key: str, assets: list[dg.AssetKey] | None = None
-) -> dg.RunRequest:
-    """One run over the daily partitions from `first` to `last`, both included."""
-    return dg.RunRequest(
-        run_key=run_key,
-        asset_selection=assets,
-        tags={
-            "dagster/asset_partition_range_start": f"{first}",
-            "dagster/asset_partition_range_end": f"{last}",
-        },
-    )
+    last = tick.date() - timedelta(days=tick.weekday() + 7)
+    weeks = backlog.weeks_to_make(context.instance, last)
+    return [
+        dg.RunRequest(run_key=f"training-{tick:%Y-%m-%d}-{week}", partition_key=f"{week}") for week in weeks
+    ]
 
 
 ALL: Final = [market_hourly, onchain_hourly, market_daily_close, labels_daily, archive_daily, training_weekly]
