@@ -11,7 +11,8 @@ import pytest
 
 from tracker_pipeline import settings
 from tracker_pipeline.resources.postgres import EmbeddedPostgres
-from tracker_pipeline.storage import database
+from tracker_pipeline.storage import database, lake_store
+from tracker_pipeline_tests.stores import create_bucket, serve_s3
 
 _SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -29,7 +30,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def forget_settings() -> None:
     """Make the next look at settings, configuration and database a fresh one."""
-    for cached in (settings.get_settings, settings.get_config, database.ready_url):
+    for cached in (settings.get_settings, settings.get_config, database.ready_url, lake_store.store_at):
         cached.cache_clear()
 
 
@@ -74,6 +75,34 @@ def template_database(postgres_server: EmbeddedPostgres) -> str:
         with database.open_connection(url) as connection:
             migrations.apply(connection)
     return "template_of_tests"
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """The address of an S3 server that speaks HTTP."""
+    yield from serve_s3()
+
+
+@pytest.fixture
+def bucket(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An own bucket as the lake."""
+    name = f"lake-{os.urandom(6).hex()}"
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    create_bucket(s3_server, name)
+    monkeypatch.setenv("TRACKER_LAKE_URI", f"s3://{name}/prod")
+    forget_settings()
+    return name
+
+
+@pytest.fixture(params=["folder", "s3"])
+def each_store(request: pytest.FixtureRequest) -> str:
+    """The test runs once with the lake in a folder and once with it in a bucket."""
+    if request.param == "s3":
+        request.getfixturevalue("bucket")
+    return request.param
 
 
 @pytest.fixture

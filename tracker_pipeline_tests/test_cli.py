@@ -10,11 +10,13 @@ from typer.testing import CliRunner, Result
 
 from tracker_pipeline.cli import app
 from tracker_pipeline.domain.schemas import BARS
-from tracker_pipeline.storage import lake, scan
+from tracker_pipeline.storage import scan
 from tracker_pipeline.storage.database import connect
+from tracker_pipeline.storage.lake_store import lake_store
 from tracker_pipeline.storage.writing import write_window
 from tracker_pipeline_tests.conftest import forget_settings
 from tracker_pipeline_tests.frames import bars
+from tracker_pipeline_tests.stores import lake_files, plant_file, read_file
 
 START = datetime(2024, 5, 1, tzinfo=UTC)
 
@@ -122,7 +124,7 @@ def test_archive_run_moves_only_what_lies_before_the_cut(two_days):
         "archive", "run", "--table", "market.ohlc_15m", "--cut", cut, "--dry-run", "--format", "json"
     )
     assert json.loads(planned.stdout) == [{"table": "market.ohlc_15m", "day": "2024-05-01", "would_move": 96}]
-    assert not lake.lake_root().exists()
+    assert lake_files() == []
     moved = tracker("archive", "run", "--table", "market.ohlc_15m", "--cut", cut, "--format", "json")
     assert json.loads(moved.stdout)[0]["rows_moved"] == 96
     status = json.loads(tracker("archive", "status", "--format", "json").stdout)[0]
@@ -138,17 +140,17 @@ def test_archive_run_refuses_a_table_that_is_never_archived(own_database):
 def test_audit_names_altered_missing_and_stray_files(two_days):
     tracker("archive", "run", "--table", "market.ohlc_15m")
     assert tracker("archive", "audit").exit_code == 0
-    first, second = sorted(lake.lake_root().rglob("*.parquet"))
-    first.write_bytes(first.read_bytes() + b"x")
-    second.unlink()
-    (first.parent / "part-stray.parquet").write_bytes(b"")
+    first, second = lake_files()
+    plant_file(first, read_file(first) + b"x")
+    lake_store().delete(second)
+    plant_file("market/ohlc_15m/day=2024-05-01/part-stray.parquet", b"")
     result = tracker("archive", "audit", "--format", "json")
     assert result.exit_code == 1
-    problems = {problem["file"].split("/")[-1]: problem["problem"] for problem in json.loads(result.stdout)}
+    problems = {problem["file"]: problem["problem"] for problem in json.loads(result.stdout)}
     assert problems == {
-        first.name: "altered",
-        second.name: "missing",
-        "part-stray.parquet": "not in the manifest",
+        first: "altered",
+        second: "missing",
+        "market/ohlc_15m/day=2024-05-01/part-stray.parquet": "not in the manifest",
     }
 
 

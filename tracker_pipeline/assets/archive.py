@@ -11,7 +11,8 @@ from tracker_pipeline.keys import archive_key_of, key_of
 from tracker_pipeline.partitions import DAILY
 from tracker_pipeline.resources.failures import RETRIES, classified
 from tracker_pipeline.settings import ConfigurationError, get_config
-from tracker_pipeline.storage.archive import move_day, sweep
+from tracker_pipeline.storage.archive import move_day
+from tracker_pipeline.storage.sweeping import sweep
 
 
 class ArchiveRunConfig(dg.Config):

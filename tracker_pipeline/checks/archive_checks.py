@@ -1,17 +1,15 @@
 """The archive proves its parts: each file is there, unaltered, and holds what the manifest says."""
 
-import hashlib
-from pathlib import Path
-
 import dagster as dg
 import polars as pl
+import pyarrow.parquet as pq
 
 from tracker_pipeline.checks.schema_checks import check_window
 from tracker_pipeline.domain.schemas import Table
 from tracker_pipeline.keys import archive_key_of
 from tracker_pipeline.resources.failures import classified
 from tracker_pipeline.storage import scan
-from tracker_pipeline.storage.lake import lake_root
+from tracker_pipeline.storage.lake_store import lake_store, sha256_of
 
 
 def archive_check(table: Table) -> dg.AssetChecksDefinition:
@@ -48,8 +46,9 @@ def archive_check(table: Table) -> dg.AssetChecksDefinition:
 
 
 def _is_intact(part: dict[str, object]) -> bool:
-    path = Path(lake_root() / str(part["path"]))
-    if not path.exists() or hashlib.sha256(path.read_bytes()).hexdigest() != part["sha256"]:
+    store, path = lake_store(), str(part["path"])
+    if store.size(path) is None or sha256_of(store, path) != part["sha256"]:
         return False
-    rows: int = pl.scan_parquet(path).select(pl.len()).collect().item()
+    with store.open(path) as source:
+        rows: int = pq.ParquetFile(source).metadata.num_rows
     return rows == part["rows"]

@@ -15,7 +15,7 @@ from tracker_pipeline.keys import key_of
 from tracker_pipeline.resources.failures import classified
 from tracker_pipeline.storage import scan
 from tracker_pipeline.storage.database import connect
-from tracker_pipeline.storage.lake import lake_root
+from tracker_pipeline.storage.lake_store import lake_store
 
 CHECK_NAME: Final = "stored_as_declared"
 
@@ -84,9 +84,10 @@ def _wrong_file_columns(table: Table, start: datetime | None, end: datetime | No
     batches = scan("archive.batches").filter(pl.col("table_name") == table.name, pl.col("state") == "live")
     if start is not None and end is not None:
         batches = batches.filter(pl.col("data_day").is_between(start.date(), end.date(), closed="left"))
+    store = lake_store()
     wrong = [
         path
         for path in batches.collect().get_column("path")
-        if pl.read_parquet_schema(lake_root() / path) != dict(table.polars_schema)
+        if pl.read_parquet_schema(store.open(path)) != dict(table.polars_schema)
     ]
     return {"files with other columns": len(wrong)} if wrong else {}

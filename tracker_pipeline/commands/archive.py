@@ -3,7 +3,6 @@
 What belongs here: which days, and reports. What does not: the move itself (`storage.archive`).
 """
 
-import hashlib
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -12,8 +11,10 @@ import polars as pl
 from tracker_pipeline.domain.schemas import TABLES, Table
 from tracker_pipeline.resources.errors import PermanentError
 from tracker_pipeline.settings import get_config
-from tracker_pipeline.storage import lake, scan
-from tracker_pipeline.storage.archive import hot_days, move_day, sweep
+from tracker_pipeline.storage import scan
+from tracker_pipeline.storage.archive import hot_days, move_day
+from tracker_pipeline.storage.lake_store import lake_store, sha256_of
+from tracker_pipeline.storage.sweeping import sweep
 
 _RUN_ID = "tracker archive run"
 STRAY = "not in the manifest"
@@ -69,21 +70,19 @@ def archive_overview(name: str | None) -> list[dict[str, Any]]:
 
 def audit(name: str | None) -> list[dict[str, Any]]:
     """Files that are missing, altered, or in the lake without a row in the manifest."""
-    root = lake.lake_root()
+    store = lake_store()
     parts = scan("archive.batches").collect()
     live = parts.filter(pl.col("state") == "live")
     if name:
         live = live.filter(pl.col("table_name") == _archived_table(name).name)
     problems = []
     for part in live.iter_rows(named=True):
-        path = root / part["path"]
-        if not path.exists():
+        if store.size(part["path"]) is None:
             problems.append({"file": part["path"], "problem": "missing"})
-        elif hashlib.sha256(path.read_bytes()).hexdigest() != part["sha256"]:
+        elif sha256_of(store, part["path"]) != part["sha256"]:
             problems.append({"file": part["path"], "problem": "altered"})
     listed = set(parts.get_column("path"))  # a replaced part stays until it is swept
-    folder = root / name.replace(".", "/") if name else root
-    found = {path.relative_to(root).as_posix() for path in folder.rglob("*") if path.is_file()}
+    found = {file.path for file in store.list(name.replace(".", "/") if name else "")}
     problems += [{"file": path, "problem": STRAY} for path in sorted(found - listed)]
     return problems
 

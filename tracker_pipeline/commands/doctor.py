@@ -72,16 +72,13 @@ def _database() -> str:
 def _lake() -> str:
     from tracker_pipeline.commands.archive import STRAY, audit
     from tracker_pipeline.resources.errors import PermanentError
-    from tracker_pipeline.storage.lake import lake_root
+    from tracker_pipeline.storage.lake_store import lake_store
 
-    root = lake_root()
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        probe = root / ".doctor"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise PermanentError(f"{root} cannot be written to: {error.strerror}") from error
+    store = lake_store()
+    with store.stage(".doctor") as probe:
+        probe.file.write_bytes(b"probe")
+        probe.publish()
+    store.delete(".doctor")
     found = audit(None)
     problems = [one for one in found if one["problem"] != STRAY]
     if problems:
@@ -91,7 +88,7 @@ def _lake() -> str:
             " see tracker archive audit"
         )
     leftovers = f", {len(found)} leftovers will be swept" if found else ""
-    return f"{root} can be written to and equals its manifest{leftovers}"
+    return f"{store.name} can be written to and equals its manifest{leftovers}"
 
 
 def _exchange() -> str:

@@ -22,8 +22,6 @@ from tracker_pipeline.storage.database import Connection, connect, identifier
 DAY = timedelta(days=1)
 # A day counts as over once its last bars are final for certain, whatever cut is given.
 _SETTLING = timedelta(hours=1)
-# A reader may still be at a file that was replaced after it had looked the file up; a day is longer than any query.
-_LEFTOVER_AGE = DAY
 
 
 @dataclass(frozen=True)
@@ -126,25 +124,6 @@ def hot_days(table: Table) -> dict[date, int]:
             statement.format(sql.Identifier(table.time_column or ""), identifier(table))
         ).fetchall()
     return dict(rows)
-
-
-def sweep() -> int:
-    """Remove files of the lake that no reader can need: replaced ones, and those that never became live.
-
-    Returns:
-        How many were removed. Files younger than a day stay.
-    """
-    with connect() as connection:
-        rows = connection.execute("SELECT path FROM archive.batches WHERE state = 'live'").fetchall()
-    live = {row[0] for row in rows}
-    root = lake.lake_root()
-    old = datetime.now(UTC).timestamp() - _LEFTOVER_AGE.total_seconds()
-    removed = 0
-    for path in root.rglob("*"):
-        if path.is_file() and path.relative_to(root).as_posix() not in live and path.stat().st_mtime < old:
-            path.unlink(missing_ok=True)
-            removed += 1
-    return removed
 
 
 class _one_writer:  # noqa: N801  # reads as a context manager function

@@ -1,11 +1,9 @@
 """Files of the lake: written whole or not at all, read back before anyone relies on them, never changed after.
 
-What belongs here: one Parquet file and its proof. What does not: which files are live (`manifest`), object
-stores other than a folder.
+What belongs here: one Parquet file and its proof. What does not: which files are live (`manifest`), where files lie
+(`lake_store`).
 """
 
-import hashlib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -16,7 +14,7 @@ import polars as pl
 from tracker_pipeline.domain.fingerprint import content_hash
 from tracker_pipeline.domain.schemas import Table
 from tracker_pipeline.resources.errors import PermanentError, TransientError
-from tracker_pipeline.settings import get_settings
+from tracker_pipeline.storage.lake_store import lake_store
 
 # Of feature partitions, level 3 takes 0.3 % off the size of level 1 and 5 % more time; of trades and prices, levels
 # above 3 take 2 % off the size and up to 44 times the time.
@@ -48,21 +46,6 @@ class PartFile:
     verified_at: datetime
 
 
-def lake_root() -> Path:
-    """The folder that holds the lake.
-
-    Raises:
-        PermanentError: `TRACKER_LAKE_URI` names something other than a folder.
-    """
-    uri = get_settings().lake
-    if "://" in uri and not uri.startswith("file://"):
-        raise PermanentError(
-            f"TRACKER_LAKE_URI names a {uri.split('://')[0]} store; this version keeps the lake in a folder:"
-            " give a path"
-        )
-    return Path(uri.removeprefix("file://")).expanduser().absolute()
-
-
 def write_part(table: Table, day: date, frame: pl.DataFrame, batch_id: str) -> PartFile:
     """Write the rows of one day to a new file and prove it: synced, read back, compared value by value.
 
@@ -73,22 +56,22 @@ def write_part(table: Table, day: date, frame: pl.DataFrame, batch_id: str) -> P
         TransientError: the lake cannot be written to, or what was read back is not what was written.
     """
     relative = f"{table.schema}/{table.table}/day={day:%Y-%m-%d}/part-{batch_id}.parquet"
-    target = lake_root() / relative
     ordered = table.conform(frame)
     expected = content_hash(ordered, table)
     created_at = datetime.now(UTC)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        digest = _write_proven(table, ordered, target, expected)
-    except OSError as error:
-        raise TransientError(f"the lake {lake_root()} cannot be written to: {error.strerror}") from error
+    with lake_store().stage(relative) as staged:
+        write_parquet(ordered, staged.file)
+        stored = pl.read_parquet(staged.file, hive_partitioning=False)
+        if content_hash(table.conform(stored), table) != expected:
+            raise TransientError(f"{relative}: the file read back differs from the rows written to it")
+        published = staged.publish()
     times = ordered.get_column(table.time_column) if table.time_column else None
     return PartFile(
         batch_id=batch_id,
         path=relative,
         rows=ordered.height,
-        bytes=target.stat().st_size,
-        sha256=digest,
+        bytes=published.bytes,
+        sha256=published.sha256,
         content_hash=expected,
         min_ts=times.min() if times is not None else None,  # type: ignore[arg-type]  # a time column
         max_ts=times.max() if times is not None else None,  # type: ignore[arg-type]
@@ -97,25 +80,9 @@ def write_part(table: Table, day: date, frame: pl.DataFrame, batch_id: str) -> P
     )
 
 
-def _write_proven(table: Table, ordered: pl.DataFrame, target: Path, expected: str) -> str:
-    """Write under a temporary name, read back, compare, rename; return the SHA-256 of the file."""
-    unfinished = target.with_suffix(".unfinished")
-    try:
-        write_parquet(ordered, unfinished)
-        stored = pl.read_parquet(unfinished, hive_partitioning=False)
-        if content_hash(table.conform(stored), table) != expected:
-            raise TransientError(f"{target.name}: the file read back differs from the rows written to it")
-        digest = hashlib.sha256(unfinished.read_bytes()).hexdigest()
-        unfinished.replace(target)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    _sync_folder(target.parent)
-    return digest
-
-
 def discard_part(part: PartFile) -> None:
     """Remove a file that did not make it into the manifest."""
-    (lake_root() / part.path).unlink(missing_ok=True)
+    lake_store().delete(part.path)
 
 
 def scan_parts(table: Table, paths: Sequence[str]) -> pl.LazyFrame:
@@ -124,17 +91,17 @@ def scan_parts(table: Table, paths: Sequence[str]) -> pl.LazyFrame:
     Raises:
         PermanentError: a listed file is missing.
     """
-    root = lake_root()
-    missing = [path for path in paths if not (root / path).exists()]
-    if missing:
+    store = lake_store()
+    if missing := store.missing(paths):
         raise PermanentError(
-            f"{len(missing)} files of {table.name} that the manifest lists are missing from the lake {root},"
+            f"{len(missing)} files of {table.name} that the manifest lists are missing from the lake {store.name},"
             f" the first is {missing[0]}: restore them or correct TRACKER_LAKE_URI"
         )
     if not paths:
         return pl.LazyFrame(schema=table.polars_schema)
     return pl.scan_parquet(
-        [root / path for path in paths],
+        store.locations(paths),
+        storage_options=dict(store.storage_options or {}),
         hive_partitioning=False,
         missing_columns="insert",
         extra_columns="ignore",
@@ -143,7 +110,7 @@ def scan_parts(table: Table, paths: Sequence[str]) -> pl.LazyFrame:
 
 
 def write_parquet(frame: pl.DataFrame, path: Path) -> None:
-    """Write a file in the encodings of the lake, and return when it is on disk."""
+    """Write a file in the encodings of the lake."""
     import pyarrow.parquet  # 0.3 s
 
     encodings = {
@@ -163,13 +130,3 @@ def write_parquet(frame: pl.DataFrame, path: Path) -> None:
             column_encoding=encodings,
             store_schema=False,
         )
-        sink.flush()
-        os.fsync(sink.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -11,9 +11,11 @@ from tracker_pipeline.domain.schemas import BARS, ML_FEATURES_15M
 from tracker_pipeline.resources.errors import PermanentError, TransientError
 from tracker_pipeline.storage import archive, lake, manifest, scan
 from tracker_pipeline.storage.database import connect
+from tracker_pipeline.storage.lake_store import lake_store
 from tracker_pipeline.storage.query import run_query
 from tracker_pipeline.storage.writing import write_window
 from tracker_pipeline_tests.frames import bars
+from tracker_pipeline_tests.stores import lake_files, plant_file, read_file
 
 DAY = date(2024, 5, 1)
 START = datetime(2024, 5, 1, tzinfo=UTC)
@@ -22,7 +24,7 @@ TABLE = BARS["15m"]
 
 
 @pytest.fixture
-def two_days(own_database):
+def two_days(own_database, each_store):
     frame = bars(count=192)
     with connect() as connection:
         write_window(connection, TABLE, frame, (START, START + timedelta(days=2)), run_id="run-1")
@@ -45,7 +47,7 @@ def test_moving_a_day_again_does_nothing(two_days):
     archive.move_day(TABLE, DAY, cut=AFTER, run_id="r")
     again = archive.move_day(TABLE, DAY, cut=AFTER, run_id="r")
     assert (again.rows_moved, again.rows_cold, again.reason) == (0, 96, "no hot rows")
-    assert len(list(lake.lake_root().rglob("*.parquet"))) == 1
+    assert len(lake_files()) == 1
 
 
 def test_a_day_that_is_not_over_at_the_cut_stays(two_days):
@@ -58,10 +60,10 @@ def test_a_day_that_is_not_over_at_the_cut_stays(two_days):
 def test_the_manifest_describes_the_file(two_days):
     archive.move_day(TABLE, DAY, cut=AFTER, run_id="r")
     row = scan("archive.batches").collect().row(0, named=True)
-    path = lake.lake_root() / row["path"]
+    content = read_file(row["path"])
     assert row["path"].startswith("market/ohlc_15m/day=2024-05-01/part-")
-    assert (row["rows"], row["bytes"], row["state"]) == (96, path.stat().st_size, "live")
-    assert row["content_hash"] == content_hash(pl.read_parquet(path, hive_partitioning=False), TABLE)
+    assert (row["rows"], row["bytes"], row["state"]) == (96, len(content), "live")
+    assert row["content_hash"] == content_hash(pl.read_parquet(content), TABLE)
     assert (row["min_ts"], row["max_ts"]) == (START, START + timedelta(hours=23, minutes=45))
 
 
@@ -97,7 +99,7 @@ def test_a_lake_that_cannot_be_written_to_leaves_the_rows_hot(two_days, monkeypa
 
 def test_a_missing_file_is_an_error_and_not_an_empty_day(two_days):
     archive.move_day(TABLE, DAY, cut=AFTER, run_id="r")
-    next(lake.lake_root().rglob("*.parquet")).unlink()
+    lake_store().delete(lake_files()[0])
     with pytest.raises(
         PermanentError, match=r"1 files of market\.ohlc_15m that the manifest lists are missing"
     ):
@@ -106,8 +108,8 @@ def test_a_missing_file_is_an_error_and_not_an_empty_day(two_days):
 
 def test_a_file_that_the_manifest_does_not_list_is_not_read(two_days):
     archive.move_day(TABLE, DAY, cut=AFTER, run_id="r")
-    file = next(lake.lake_root().rglob("*.parquet"))
-    (file.parent / "part-stray.parquet").write_bytes(file.read_bytes())
+    file = lake_files()[0]
+    plant_file(f"{file.rsplit('/', 1)[0]}/part-stray.parquet", read_file(file))
     assert scan(TABLE.name).collect().height == 192
 
 

@@ -13,9 +13,10 @@ from tracker_pipeline.domain import schemas
 from tracker_pipeline.domain.timeframes import available_at
 from tracker_pipeline.keys import ML_FEATURES_15M, OHLC_15M
 from tracker_pipeline.partitions import DAILY
-from tracker_pipeline.storage import lake, scan
+from tracker_pipeline.storage import scan
 from tracker_pipeline.storage.io_managers import ParquetIOManager, PartitionFrames, PostgresIOManager
 from tracker_pipeline_tests.frames import bars
+from tracker_pipeline_tests.stores import lake_files
 
 START = datetime(2024, 5, 1, tzinfo=UTC)
 RANGE_TAGS = {
@@ -88,12 +89,12 @@ def test_a_range_is_split_by_day_and_each_day_has_its_own_row_count(own_database
 def test_writing_the_same_rows_again_changes_nothing(own_database, key, manager, shape):
     asset = asset_of(key, manager, shape(bars(count=96)))
     run([asset], partition_key="2024-05-01")
-    files = sorted(lake.lake_root().rglob("*.parquet"))
+    files = lake_files()
     event = run([asset], partition_key="2024-05-01").get_asset_materialization_events()[0]
     assert [event.materialization.metadata[name].value for name in ("inserted", "updated", "deleted")] == [
         0
     ] * 3
-    assert sorted(lake.lake_root().rglob("*.parquet")) == files
+    assert lake_files() == files
 
 
 @CASES
