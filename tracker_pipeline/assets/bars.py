@@ -27,7 +27,7 @@ from tracker_pipeline.storage import scan
 from tracker_pipeline.storage.io_managers import PartitionFrames
 
 if TYPE_CHECKING:
-    from tracker_pipeline.resources.exchange import Fetched
+    from tracker_pipeline.resources.bar_source import Fetched
 
 _FINEST: Final = "15m"
 # 30 days of 15m bars of 90 symbols are 259,200 rows, about 40 MB; a block is also what a broken run repeats.
@@ -154,9 +154,7 @@ def _sane(context: dg.AssetExecutionContext, frame: pl.DataFrame, timeframe: str
 
 
 def _refuse_failures(answers: list["Fetched"]) -> None:
-    failed = [
-        answer for answer in answers if answer.message and answer.outcome.name in ("RETRYABLE", "FATAL")
-    ]
+    failed = [answer for answer in answers if answer.failed]
     if not failed:
         return
     # One permanent failure is not cured by the retry that the transient ones would get.

@@ -66,7 +66,7 @@ class CcxtSession:
         self._market_type = market_type
         self._url = url
         self._timeout = timeout
-        self._place = f"{venue} at {urlsplit(url).hostname}:{urlsplit(url).port}" if url else venue
+        self.place = f"{venue} at {urlsplit(url).hostname}:{urlsplit(url).port}" if url else venue
         self._pace = _Pace()
         self._idle: deque[Any] = deque()
         self._loading = threading.Lock()
@@ -106,18 +106,26 @@ class CcxtSession:
                 self._loaded = self.call("the list of markets", _load_markets)
             return dict(self._loaded.markets)
 
-    def page_size(self, symbol: str, default: int) -> int:
-        """Bars that the venue serves at once, or `default` where ccxt does not know.
+    def page_size(self, symbol: str | None, default: int) -> int:
+        """Bars that the venue serves at once, of this symbol or in general; `default` where ccxt does not know.
 
         Raises:
             PermanentError: the symbol is not listed.
         """
-        if symbol not in self.markets():
+        if symbol is not None and symbol not in self.markets():
             raise PermanentError(
                 f"{self._venue} does not list {symbol}; correct the symbol or the market type"
             )
+        kind = ("spot", None) if self._market_type == "spot" else ("swap", "linear")
         with self._borrowed() as client:
-            return int(client.feature_value(symbol, "fetchOHLCV", "limit", default) or default)
+            size = client.feature_value_by_type(*kind, "fetchOHLCV", "limit", default)
+        return int(size or default)
+
+    @property
+    def requests_per_second(self) -> float | None:
+        """What the venue allows, of requests of cost 1; None where nothing is paced."""
+        with self._borrowed() as client:
+            return 1000 / client.rateLimit if client.enableRateLimit else None
 
     def _try_once(self, what: str, function: Callable[[Any], Answer]) -> Answer:
         import ccxt
@@ -178,7 +186,7 @@ class CcxtSession:
 
         text = str(error)
         detail = " ".join(_ADDRESS.sub("", text).split())[:_DETAIL_LENGTH]
-        said = f"{self._place} did not answer for {what} ({type(error).__name__}: {detail})"
+        said = f"{self.place} did not answer for {what} ({type(error).__name__}: {detail})"
         if isinstance(error, ccxt.AuthenticationError | ccxt.RestrictedLocation) or _REFUSED.search(text):
             return PermanentError(f"{said}: access is refused; use an address or a venue that serves you")
         if isinstance(error, ccxt.BadSymbol):
@@ -195,7 +203,7 @@ class CcxtSession:
 
     def _unreadable(self, what: str, reason: str) -> TransientError:
         return TransientError(
-            f"{self._place} answered for {what} in a form that cannot be read ({reason}); try again later"
+            f"{self.place} answered for {what} in a form that cannot be read ({reason}); try again later"
         )
 
 

@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
     from tracker_pipeline.domain.addresses import ListedAddress
     from tracker_pipeline.domain.price_feed import Rate
+    from tracker_pipeline.resources.bar_source import BarSource
     from tracker_pipeline.resources.chain import Chain
-    from tracker_pipeline.resources.exchange import Exchange
 
 
 class ExchangeResource(dg.ConfigurableResource[None]):
-    """The exchange of the configuration."""
+    """Where bars come from, as configured: an exchange, dump files, an aggregator or files."""
 
     venue: str
     market_type: str
     url: str | None
-    _client: "Exchange | None" = PrivateAttr(default=None)
+    _client: "BarSource | None" = PrivateAttr(default=None)
 
     @classmethod
     def configured(cls) -> "ExchangeResource":
@@ -37,7 +37,7 @@ class ExchangeResource(dg.ConfigurableResource[None]):
         market = get_config().market
         return cls(venue=market.venue, market_type=market.market_type, url=get_endpoints().exchange_url)
 
-    def client(self) -> "Exchange":
+    def client(self) -> "BarSource":
         """The client, opened once for each run; starts the sandbox where the URL is one of its."""
         if self._client is None:
             from tracker_pipeline.resources.exchange import Exchange  # ccxt takes 2 s to import

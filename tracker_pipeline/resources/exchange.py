@@ -7,84 +7,32 @@ the assets).
 
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from enum import Enum
 from functools import partial
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import polars as pl
 
-from tracker_pipeline.domain.schemas import BARS
-from tracker_pipeline.domain.timeframes import GRACE, available_at, duration
-from tracker_pipeline.resources.bar_pages import EPOCH, BarPages, moment_of
-from tracker_pipeline.resources.ccxt_session import CcxtSession
-from tracker_pipeline.resources.errors import PermanentError, PipelineError, TransientError
-
-MarketType = Literal["spot", "linear"]
-
-# What storage adds to a bar when it writes it.
-_STORAGE_COLUMNS: Final = ("revision", "run_id")
-_SOURCE: Final = "rest"
-
-INSTRUMENT_COLUMNS: Final = pl.Schema(
-    {
-        **dict.fromkeys(("venue", "symbol", "base", "quote", "native_symbol", "market_type"), pl.String()),
-        **dict.fromkeys(("listed_from", "listed_to"), pl.Datetime("us", "UTC")),
-    }
+from tracker_pipeline.domain.timeframes import duration
+from tracker_pipeline.resources.bar_pages import DEFAULT_PAGE_BARS, BarPages, moment_of
+from tracker_pipeline.resources.bar_source import (
+    INSTRUMENT_COLUMNS,
+    Capability,
+    Fetched,
+    MarketType,
+    Outcome,
+    bar_frame,
+    checked_window,
+    closed_window,
+    failure,
 )
+from tracker_pipeline.resources.ccxt_session import CcxtSession
+from tracker_pipeline.resources.errors import PermanentError, PipelineError
 
-
-class Outcome(Enum):
-    """How a request for bars ended."""
-
-    OK = "ok"
-    EMPTY = "empty"  # the venue confirmed that it has no bars there
-    RETRYABLE = "retryable"
-    FATAL = "fatal"
-
-
-@dataclass(frozen=True)
-class Fetched:
-    """The end of one request for the bars of one symbol.
-
-    A failure carries its message, and asking it for a frame raises: it cannot be taken for an empty answer.
-
-    Attributes:
-        venue: ccxt exchange id.
-        symbol: unified symbol.
-        timeframe: of the bars.
-        outcome: how it ended.
-        covered_from: beginning of what the venue answered for; later than asked where it does not reach back
-            that far.
-        covered_to: end of what it answered for: the asked end, or where bars were not yet closed. A bar of
-            [covered_from, covered_to) that is not in the frame does not exist at the venue.
-        message: one sentence on a failure or an empty answer, else empty.
-    """
-
-    venue: str
-    symbol: str
-    timeframe: str
-    outcome: Outcome
-    covered_from: datetime
-    covered_to: datetime
-    message: str = ""
-    _frame: pl.DataFrame = field(default_factory=pl.DataFrame, repr=False)
-
-    @property
-    def frame(self) -> pl.DataFrame:
-        """The closed bars: the bar table's columns without revision and run_id, sorted by key.
-
-        Raises:
-            TransientError: the request failed and may work later.
-            PermanentError: the request failed and would fail again.
-        """
-        if self.outcome is Outcome.RETRYABLE:
-            raise TransientError(self.message)
-        if self.outcome is Outcome.FATAL:
-            raise PermanentError(self.message)
-        return self._frame
+_SOURCE: Final = "rest"
+# Venues that serve no more than this many bars back from now, whatever is asked for.
+_REACH_BARS: Final = {"kraken": 720, "hyperliquid": 5000}
 
 
 class Exchange:
@@ -147,6 +95,20 @@ class Exchange:
         ]
         return pl.DataFrame(rows, schema=INSTRUMENT_COLUMNS).sort("symbol")
 
+    def capability(self, timeframe: str) -> Capability:
+        """What ccxt knows of the venue's limits for bars."""
+        step = duration(timeframe)
+        reach = _REACH_BARS.get(self.venue)
+        return Capability(
+            page_bars=self._session.page_size(None, DEFAULT_PAGE_BARS),
+            order="any",  # each venue has its own, and pages are sorted here
+            oldest=None if reach is None else datetime.now(UTC) - reach * step,
+            requests_per_second=self._session.requests_per_second,
+        )
+
+    def close(self) -> None:
+        """Nothing to give back: ccxt's connections end with the process."""
+
     def bars(self, symbol: str, timeframe: str, start: datetime, end: datetime) -> Fetched:
         """Fetch the closed bars that open in [start, end).
 
@@ -169,14 +131,12 @@ class Exchange:
         Raises:
             ValueError: a time is naive or the timeframe is not one of ours.
         """
-        if start.tzinfo is None or end.tzinfo is None:
-            raise ValueError(f"the window must be of aware times, not {start} to {end}")
-        duration(timeframe)
+        checked_window(timeframe, start, end)
         try:
             asked_at = self.server_time()
             self._session.markets()
         except PipelineError as error:
-            return {symbol: self._failure(symbol, timeframe, start, error) for symbol in symbols}
+            return {symbol: failure(self.venue, symbol, timeframe, start, error) for symbol in symbols}
         ask = partial(self._ask, timeframe=timeframe, start=start, end=end, asked_at=asked_at)
         unique = list(dict.fromkeys(symbols))
         with ThreadPoolExecutor(min(self._workers, len(unique)) or 1) as pool:
@@ -185,32 +145,33 @@ class Exchange:
     def _ask(
         self, symbol: str, *, timeframe: str, start: datetime, end: datetime, asked_at: datetime
     ) -> Fetched:
-        step = duration(timeframe)
-        first, stop = _ceil(start, step), _ceil(end, step)
-        stop = min(stop, _floor(asked_at - GRACE[timeframe], step))  # that one is not closed yet
+        first, stop = closed_window(timeframe, start, end, asked_at)
         if stop <= first:
             empty = _frame([], self.venue, symbol, timeframe, asked_at)
             text = f"{self.venue}: no {timeframe} bar of {symbol} is closed in this window yet"
             return Fetched(self.venue, symbol, timeframe, Outcome.EMPTY, start, start, text, empty)
         pages = BarPages(self._session, symbol, timeframe)
+        rows: list[list[Any]] = []
         try:
-            rows = list(pages.rows(first, stop))
+            for page in pages.windows(first, stop):
+                rows += page
+            if pages.out_of_reach_to >= stop:
+                text = (
+                    f"{self.venue} serves no {timeframe} bars of {symbol} from before {stop:%Y-%m-%d %H:%M}"
+                )
+                raise PermanentError(f"{text}; import bar files for them")
         except PipelineError as error:
-            return self._failure(symbol, timeframe, start, error)
-        if pages.out_of_reach_to >= stop:
-            text = f"{self.venue} serves no {timeframe} bars of {symbol} from before {stop:%Y-%m-%d %H:%M}"
-            return self._failure(
-                symbol, timeframe, start, PermanentError(f"{text}; import bar files for them")
-            )
+            frame = _frame(rows, self.venue, symbol, timeframe, asked_at)
+            reached = {
+                "covered_from": max(start, pages.out_of_reach_to),
+                "covered_to": max(start, pages.done_to),
+            }
+            return failure(self.venue, symbol, timeframe, start, error, **reached, _frame=frame)
         frame = _frame(rows, self.venue, symbol, timeframe, asked_at)
         outcome = Outcome.EMPTY if frame.is_empty() else Outcome.OK
         text = f"{self.venue} has no {timeframe} bars of {symbol} in this window" if not len(frame) else ""
-        covered_from = max(start, pages.out_of_reach_to)
+        covered_from = max(start, pages.out_of_reach_to, self.capability(timeframe).oldest or start)
         return Fetched(self.venue, symbol, timeframe, outcome, covered_from, min(stop, end), text, frame)
-
-    def _failure(self, symbol: str, timeframe: str, start: datetime, error: PipelineError) -> Fetched:
-        outcome = Outcome.RETRYABLE if isinstance(error, TransientError) else Outcome.FATAL
-        return Fetched(self.venue, symbol, timeframe, outcome, start, start, str(error))
 
     def _is_ours(self, market: dict[str, Any]) -> bool:
         if self.market_type == "spot":
@@ -221,25 +182,16 @@ class Exchange:
 def _frame(
     rows: Iterable[list[Any]], venue: str, symbol: str, timeframe: str, asked_at: datetime
 ) -> pl.DataFrame:
-    """Rows of ccxt as bars; where pages overlap, the row that was fetched last holds."""
-    values = ("open", "high", "low", "close", "volume")
-    schema = {"ts": pl.Int64(), **dict.fromkeys(values, pl.Float64())}
-    declared = {c.name: c.type.polars for c in BARS[timeframe].columns if c.name not in _STORAGE_COLUMNS}
-    opened = pl.from_epoch("ts", time_unit="ms").dt.replace_time_zone("UTC").cast(declared["ts"])
-    known = {
-        "venue": pl.lit(venue),
-        "symbol": pl.lit(symbol),
-        "ts": opened,
-        **{name: pl.col(name) for name in values},
-        "source": pl.lit(_SOURCE),
-        "fetched_at": pl.lit(asked_at),
-        "available_at": opened + (available_at(EPOCH, timeframe) - EPOCH),
-    }
-    return (
-        pl.DataFrame(list(rows), schema=schema, orient="row")
-        .unique("ts", keep="last", maintain_order=True)
-        .select(known.get(name, pl.lit(None)).cast(dtype).alias(name) for name, dtype in declared.items())
-        .sort("venue", "symbol", "ts")
+    """Rows of ccxt as bars."""
+    schema = {"ts": pl.Int64(), **dict.fromkeys(("open", "high", "low", "close", "volume"), pl.Float64())}
+    opened = pl.from_epoch("ts", time_unit="ms").dt.replace_time_zone("UTC")
+    return bar_frame(
+        pl.DataFrame(list(rows), schema=schema, orient="row").with_columns(opened),
+        venue=venue,
+        symbol=symbol,
+        timeframe=timeframe,
+        source=_SOURCE,
+        fetched_at=asked_at,
     )
 
 
@@ -248,14 +200,6 @@ def _server_time(client: Any) -> datetime:
         return moment_of(client.fetch_time())
     client.load_markets(reload=True)  # any answer carries the server's time to the second
     return parsedate_to_datetime(client.last_response_headers["Date"]).astimezone(UTC)
-
-
-def _floor(moment: datetime, step: timedelta) -> datetime:
-    return EPOCH + (moment - EPOCH) // step * step
-
-
-def _ceil(moment: datetime, step: timedelta) -> datetime:
-    return EPOCH - (EPOCH - moment) // step * step
 
 
 def _known_moment(ms: int | None) -> datetime | None:

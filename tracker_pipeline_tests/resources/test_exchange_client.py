@@ -12,8 +12,9 @@ import stamina
 from aiohttp import web
 
 from tracker_pipeline.domain.schemas import BARS
+from tracker_pipeline.resources.bar_source import INSTRUMENT_COLUMNS, Outcome
 from tracker_pipeline.resources.errors import PermanentError, TransientError
-from tracker_pipeline.resources.exchange import INSTRUMENT_COLUMNS, Exchange, Outcome
+from tracker_pipeline.resources.exchange import Exchange
 from tracker_pipeline.sandbox.exchange import make_exchange_app
 from tracker_pipeline_tests.serving import served
 
