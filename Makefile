@@ -19,7 +19,7 @@ up: install
 	$(VENV)/bin/tracker up
 
 test: install
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n auto --dist loadfile
 
 lint: install
 	$(VENV)/bin/ruff check .

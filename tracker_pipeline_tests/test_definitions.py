@@ -9,7 +9,8 @@ import pytest
 from tracker_pipeline.definitions import build_definitions, defs
 from tracker_pipeline.domain.schemas import TABLES
 
-SPECS = {spec.key: spec for spec in defs.resolve_all_asset_specs()}
+# In one order for all worker processes of a test run.
+SPECS = {spec.key: spec for spec in sorted(defs.resolve_all_asset_specs(), key=lambda spec: spec.key.path)}
 BLOCKING = {
     check_key.asset_key
     for check in defs.asset_checks
