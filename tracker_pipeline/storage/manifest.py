@@ -58,7 +58,7 @@ def commit_batch(
 ) -> None:
     """Make `part` the live part of its day within the caller's transaction; the former one is superseded."""
     connection.execute(
-        "UPDATE archive.batches SET state = 'superseded', superseded_by = %s"
+        "UPDATE archive.batches SET state = 'superseded', superseded_by = %s, ended_at = now()"
         " WHERE table_name = %s AND data_day = %s AND state = 'live'",
         [part.batch_id, table.name, day],
     )

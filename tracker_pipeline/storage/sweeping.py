@@ -10,11 +10,8 @@ from tracker_pipeline.storage.lake_store import lake_store
 
 # A reader may still be at a file that was replaced after it had looked the file up; a day is longer than any query.
 GRACE = timedelta(days=1)
-# A file may be months old when it is replaced: its grace runs from its successor's birth, not from its own.
-_NEEDED = (
-    "SELECT b.path FROM archive.batches b LEFT JOIN archive.batches successor ON successor.batch_id = b.superseded_by"
-    " WHERE b.state = 'live' OR successor.created_at > %s"
-)
+# A file may be months old when it is replaced: its grace runs from then on.
+_NEEDED = "SELECT path FROM archive.batches WHERE state = 'live' OR ended_at > %s"
 
 
 def sweep() -> int:

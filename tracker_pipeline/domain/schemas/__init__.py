@@ -10,7 +10,7 @@ What belongs here: declarations, one module for each product. What does not: SQL
 from collections.abc import Mapping
 from typing import Final
 
-from tracker_pipeline.domain.schemas.archive import ARCHIVE_BATCHES
+from tracker_pipeline.domain.schemas.archive import ARCHIVE_BATCHES, ARCHIVE_HOLDS
 from tracker_pipeline.domain.schemas.declaration import Column, ColumnType, Table
 from tracker_pipeline.domain.schemas.features import ML_FEATURES_15M
 from tracker_pipeline.domain.schemas.labels import (
@@ -37,6 +37,7 @@ from tracker_pipeline.domain.schemas.onchain import (
 __all__ = [
     "ACCUMULATION_SCORES",
     "ARCHIVE_BATCHES",
+    "ARCHIVE_HOLDS",
     "BARS",
     "BAR_INVALIDATIONS",
     "BAR_REVISIONS",
@@ -76,5 +77,6 @@ TABLES: Final[Mapping[str, Table]] = {
         STETH_RATES,
         ACCUMULATION_SCORES,
         ARCHIVE_BATCHES,
+        ARCHIVE_HOLDS,
     )
 }

@@ -1,4 +1,4 @@
-"""Tables of the archive: the manifest of the lake."""
+"""Tables of the archive: the manifest of the lake, and what is held back from it."""
 
 from typing import Final
 
@@ -22,10 +22,25 @@ ARCHIVE_BATCHES: Final = Table(
         Column("max_ts", T.TIME, "latest row", nullable=True),
         Column("cut", T.TIME, "rows before this moment were eligible", nullable=True),
         Column("schema", T.JSON, "columns and types of the file"),
-        Column("state", T.TEXT, "live or superseded"),
+        Column("state", T.TEXT, "live, superseded (another part holds its rows) or retired (no part does)"),
         Column("created_at", T.TIME, "when the file was written", provenance=True),
         Column("verified_at", T.TIME, "when the file was read back and compared", provenance=True),
         Column("superseded_by", T.TEXT, "the part that replaced it", nullable=True),
+        RUN_ID,
+        Column("ended_at", T.TIME, "when it stopped being live", nullable=True),
+    ),
+)
+
+ARCHIVE_HOLDS: Final = Table(
+    name="archive.holds",
+    key=("table_name", "data_day"),
+    description="Days that the archive leaves in Postgres for a while, because somebody restored them.",
+    write="merge",
+    columns=(
+        Column("table_name", T.TEXT, "schema and table"),
+        Column("data_day", T.DATE, "UTC day of the rows"),
+        Column("held_until", T.TIME, "from when on the day may be archived again"),
+        Column("reason", T.TEXT, "why it is held"),
         RUN_ID,
     ),
 )
