@@ -22,7 +22,7 @@ from tracker_pipeline.assets import (
     whale_balance_snapshots,
     whale_universe,
 )
-from tracker_pipeline.automation import jobs, schedules, sensors
+from tracker_pipeline.automation import jobs, schedules, sensors, upkeep
 from tracker_pipeline.checks import feature_checks, label_checks
 from tracker_pipeline.checks.archive_checks import archive_check
 from tracker_pipeline.checks.schema_checks import schema_check
@@ -67,8 +67,8 @@ def build_definitions(resource_overrides: Mapping[str, object] | None = None) ->
             *label_checks.ALL,
             *(archive_check(TABLES[name]) for name in get_config().archive.hot_days),
         ],
-        jobs=jobs.ALL,
-        schedules=schedules.ALL,
+        jobs=[*jobs.ALL, *upkeep.JOBS],
+        schedules=[*schedules.ALL, *upkeep.SCHEDULES],
         sensors=sensors.ALL,
         resources={
             "postgres": PostgresIOManager(),

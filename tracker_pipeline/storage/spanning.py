@@ -16,7 +16,7 @@ import polars as pl
 
 from tracker_pipeline.domain.schemas import TABLES, ColumnType, Table
 from tracker_pipeline.storage import lake
-from tracker_pipeline.storage.database import ready_url
+from tracker_pipeline.storage.database import arrow_connect
 
 _AS_TEXT = {ColumnType.NUMERIC, ColumnType.WEI, ColumnType.JSON}
 
@@ -59,10 +59,7 @@ def scan(
 @contextmanager
 def snapshot() -> Iterator[Cursor]:
     """A cursor whose every read sees the database as of one moment."""
-    # Where pandas is installed this imports it by way of pyarrow, which costs a second: not when definitions load.
-    import adbc_driver_postgresql.dbapi as adbc
-
-    with adbc.connect(ready_url()) as connection, connection.cursor() as cursor:
+    with arrow_connect() as connection, connection.cursor() as cursor:
         cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
         yield cursor
 

@@ -16,6 +16,7 @@ from tracker_pipeline.domain.schemas import BAR_REVISIONS, Table
 from tracker_pipeline.resources.errors import PermanentError
 from tracker_pipeline.storage import lake, manifest
 from tracker_pipeline.storage.database import Connection, identifier, lock_table, names
+from tracker_pipeline.storage.hot_partitions import ensure_partitions_of
 from tracker_pipeline.storage.invalidations import record_invalidations
 
 # Below this the planner's guess for a table without statistics is good enough.
@@ -67,7 +68,10 @@ def write_window(
     _refuse_bad_rows(table, rows, window)
     with connection.transaction():
         lock_table(connection, table)
-        stage = _stage(connection, table, _without_archived(connection, table, rows, window, run_id))
+        rest = _without_archived(connection, table, rows, window, run_id)
+        if table.time_column is not None:
+            ensure_partitions_of(connection, table, rest.get_column(table.time_column))
+        stage = _stage(connection, table, rest)
         written = _apply(connection, table, stage, window, run_id)
     return Written(
         written.inserted, written.updated, written.deleted, rows.height - written.inserted - written.updated

@@ -92,6 +92,7 @@ class Table:
         write: `replace` makes a partition's window equal to what was computed; `merge` adds and corrects but
             never removes, for rows that come from outside.
         revisions: the table that keeps previous versions of corrected rows, if any.
+        partition: how long the native partitions of the hot table are, in UTC; None for one table without.
     """
 
     name: str
@@ -102,6 +103,7 @@ class Table:
     store: Literal["postgres", "lake"] = "postgres"
     write: Literal["replace", "merge"] = "replace"
     revisions: str | None = None
+    partition: Literal["day", "month", "year"] | None = None
     column_by_name: Mapping[str, Column] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -110,6 +112,8 @@ class Table:
         undeclared = {*self.key, *([self.time_column] if self.time_column else [])} - set(self.column_by_name)
         if undeclared:
             raise ValueError(f"{self.name}: {sorted(undeclared)} are not declared columns")
+        if self.partition and self.time_column not in self.key:
+            raise ValueError(f"{self.name}: a table is partitioned by a time that is part of its key")
 
     @property
     def schema(self) -> str:

@@ -27,6 +27,7 @@ WHALE_BALANCE_SNAPSHOTS: Final = Table(
     name="onchain.whale_balance_snapshots",
     key=("network", "asset", "whale_address", "snapshot_timestamp"),
     time_column="snapshot_timestamp",
+    partition="day",
     description="Balance of every watched address at one pinned block for each hour.",
     columns=(
         _NETWORK,
