@@ -68,7 +68,9 @@ def partition_of_day(connection: Connection, table: Table, day: date) -> Partiti
     return next((p for p in partitions(connection, table) if (p.start, p.end) == wanted), None)
 
 
-def ensure_partitions(connection: Connection, table: Table, start: datetime, end: datetime) -> list[Partition]:
+def ensure_partitions(
+    connection: Connection, table: Table, start: datetime, end: datetime
+) -> list[Partition]:
     """Make the partitions that rows of [start, end) need, as part of the caller's transaction.
 
     Takes the table's lock, so that two writers who need the same partition make it one after the other. Readers and

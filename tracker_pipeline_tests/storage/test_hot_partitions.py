@@ -162,7 +162,7 @@ def test_a_detached_partition_is_named_in_words_rather_than_overwritten(own_data
     write(bars())
     with connect() as connection:
         connection.execute("ALTER TABLE market.ohlc_15m DETACH PARTITION hot.market_ohlc_15m_2024_05_01")
-    with pytest.raises(PermanentError, match="is not attached to market.ohlc_15m"):
+    with pytest.raises(PermanentError, match=r"is not attached to market\.ohlc_15m"):
         write(bars())
 
 
