@@ -1,7 +1,7 @@
 """Point-in-time features of every instrument at each closed 15m bar."""
 
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import datetime, time, timedelta
 from typing import Final
 
 import dagster as dg
@@ -9,26 +9,33 @@ import polars as pl
 
 from tracker_pipeline import keys
 from tracker_pipeline.assets.declaration import blocks_of_days, days_of, table_asset
-from tracker_pipeline.assets.regimes import reference_bars
-from tracker_pipeline.domain import features, schemas
+from tracker_pipeline.assets.regimes import of_reference, reference_bars
+from tracker_pipeline.domain import features
+from tracker_pipeline.domain.feature_surroundings import Surroundings
+from tracker_pipeline.domain.schemas import BARS, ML_FEATURES_15M, REGIMES
 from tracker_pipeline.partitions import DAILY
 from tracker_pipeline.resources.failures import classified
+from tracker_pipeline.settings import get_config
 from tracker_pipeline.storage import scan
 from tracker_pipeline.storage.io_managers import PartitionFrames
 
 # The look-back is read again for each block, so a block is several times as long; 31 days of 90 symbols with all
-# features are 70 MB.
+# features are 80 MB.
 _BLOCK: Final = timedelta(days=31)
+_LAST_BAR: Final = time(23, 45)
+_FIVE_PAST: Final = 5  # minute within a quarter of the 5m bars that features look at
+_OF_SERIES: Final = ["venue", "symbol", "ts", "close", "revision", "available_at"]
+_COLUMNS: Final = [*_OF_SERIES, "open", "high", "low", "volume"]
 
 
 @table_asset(
-    schemas.ML_FEATURES_15M,
-    kinds={"polars"},
+    ML_FEATURES_15M,
+    kinds={"polars", "numba"},
     partitions=DAILY,
-    deps=[keys.OHLC_15M, keys.OHLC_1D],
-    description="What a model may know at each closed 15m bar: returns, oscillators, bands, volatility, volume and"
-    " context of BTC. Windows are durations, lags go by time, and a value is NULL with a reason where bars are"
-    " missing. Computing a day anew gives the same bytes.",
+    deps=[keys.OHLC_15M, keys.OHLC_1D, keys.REGIMES],
+    description="What a model may know at each closed 15m bar: returns, oscillators, bands, volatility, volume, BTC"
+    " and the regime of the market. Windows are durations, lags go by time, and a value is NULL with a reason where"
+    " bars are missing. Computing a day anew gives the same bytes.",
 )
 def ml_features_15m(context: dg.AssetExecutionContext) -> PartitionFrames:
     """Compute the features of each day of the run from its bars and the look-back before them."""
@@ -51,15 +58,36 @@ def features_between(start: datetime, end: datetime, *, as_of: datetime | None =
         as_of: moment of knowledge; bars available later are not seen. None sees all stored bars before `end`.
     """
     day = start.replace(hour=0, minute=0, second=0, microsecond=0)  # look-backs count from the UTC day
-    bars = scan(schemas.BARS["15m"].name, day - features.LOOKBACK, end).collect()
-    reference = reference_bars("1d", day - features.REFERENCE_LOOKBACK, end)
+    bars = history(day, end)
+    daily = reference_bars("1d", day - features.REFERENCE_LOOKBACK, end)
+    beside = _surroundings(start, end, bars)
     by_venue = (
         features.features_15m(
             own,
-            reference_bars=reference.filter(pl.col("venue") == own.item(0, "venue")),
+            reference_bars=daily.filter(pl.col("venue") == venue),
+            surroundings=beside.of_venue(str(venue)),
             as_of=as_of,
             since=start,
         )
-        for own in bars.partition_by("venue")
+        for (venue,), own in bars.partition_by("venue", as_dict=True).items()
     )
-    return pl.concat([schemas.ML_FEATURES_15M.polars_schema.to_frame(), *by_venue])
+    return pl.concat([ML_FEATURES_15M.polars_schema.to_frame(), *by_venue])
+
+
+def history(day: datetime, end: datetime) -> pl.DataFrame:
+    """15m bars that the features of [day, end) come from: all of the burn-in, and the last of each day before it."""
+    table = BARS["15m"].name
+    burn_in = day - features.BURN_IN
+    closes = scan(table, day - features.LOOKBACK, burn_in, columns=_COLUMNS, at=_LAST_BAR)
+    return pl.concat([closes.collect(), scan(table, burn_in, end, columns=_COLUMNS).collect()])
+
+
+def _surroundings(start: datetime, end: datetime, bars: pl.DataFrame) -> Surroundings:
+    second = pl.col("ts").dt.minute() % 15 == _FIVE_PAST
+    fine = scan(BARS["5m"].name, start, end, columns=_OF_SERIES, predicate=second)
+    return Surroundings(
+        reference_15m=of_reference(bars),
+        fine_bars=fine.collect(),
+        regimes=scan(REGIMES.name, start, end).collect(),
+        tiers=get_config().universe.tiers(),
+    )

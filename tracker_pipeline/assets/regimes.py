@@ -51,8 +51,26 @@ def _days(context: dg.AssetExecutionContext) -> Iterator[tuple[str, pl.DataFrame
 
 
 def reference_bars(timeframe: str, start: datetime, end: datetime) -> pl.DataFrame:
-    """Bars of the coin that regimes are judged on, of every venue that has it."""
-    coin = get_config().market.reference
-    return scan(
-        schemas.BARS[timeframe].name, start, end, predicate=pl.col("symbol").str.starts_with(f"{coin}/")
-    ).collect()
+    """Bars of the coin that regimes are judged on, one series of every venue that has it."""
+    return of_reference(scan(schemas.BARS[timeframe].name, start, end, predicate=_is_reference()).collect())
+
+
+def of_reference(bars: pl.DataFrame) -> pl.DataFrame:
+    """The bars of the coin that regimes are judged on, one series of every venue that has it.
+
+    Where a venue has several, as a spot and a perpetual market, it is that of the configured market, or else the
+    first by name.
+    """
+    market = get_config().market
+    own = bars.filter(_is_reference())
+    chosen = (
+        own.select("venue", "symbol")
+        .unique()
+        .sort(pl.col("symbol") != market.symbol(market.reference), "symbol")
+        .unique("venue", keep="first", maintain_order=True)
+    )
+    return own.join(chosen, on=["venue", "symbol"], how="semi")
+
+
+def _is_reference() -> pl.Expr:
+    return pl.col("symbol").str.starts_with(f"{get_config().market.reference}/")

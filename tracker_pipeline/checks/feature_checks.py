@@ -84,8 +84,9 @@ def filled_and_within_range(context: dg.AssetCheckExecutionContext) -> dg.AssetC
             scan(ML_FEATURES_15M.name, start - timedelta(days=7), start).collect() if start else rows.clear()
         )
     names = [feature.name for feature in feature_catalogue.CATALOGUE]
-    outside = {name: count for name in names if (count := _outside(rows, name))}
-    drifted = {name: z for name in names if (z := _drift(rows, before, name)) and abs(z) > _MOST_DRIFT}
+    numbers = feature_catalogue.NUMBERS
+    outside = {name: count for name in numbers if (count := _outside(rows, name))}
+    drifted = {name: z for name in numbers if (z := _drift(rows, before, name)) and abs(z) > _MOST_DRIFT}
     nulls = {name: rows.get_column(name).null_count() / max(1, rows.height) for name in names}
     return dg.AssetCheckResult(
         passed=not outside and not drifted,

@@ -63,20 +63,45 @@ def known_bars(
         if has_availability
         else (pl.col("ts") + step + GRACE[timeframe]).alias("available_at")
     )
-    off_grid = bars.filter(pl.col("ts").dt.truncate(step) != pl.col("ts"))
-    if off_grid.height:
-        raise ValueError(
-            f"{off_grid.height} bars are not on the {timeframe} grid, first at {off_grid['ts'][0]}"
-        )
+    # Every timeframe divides a day, so its grid is that of whole multiples since 1970.
+    off_grid = bars["ts"].to_physical() % (step // _MICROSECOND) != 0
+    if off_grid.any():
+        first = bars["ts"].filter(off_grid)[0]
+        raise ValueError(f"{off_grid.sum()} bars are not on the {timeframe} grid, first at {first}")
     if as_of is not None:
         if as_of.tzinfo is None:
             raise ValueError("as_of must be an aware time")
         bars = bars.filter(pl.col("available_at") <= as_of)
+    if _is_in_order(bars, key):  # what storage returns is, and looking costs a tenth of sorting
+        return bars
     bars = bars.sort(*key, "ts")
     repeated = bars.select(pl.struct(*key, "ts").is_duplicated().sum()).item()
     if repeated:
         raise ValueError(f"{repeated} bars share {', '.join(key)} and ts with another bar")
     return bars
+
+
+def _is_in_order(bars: pl.DataFrame, key: Sequence[str]) -> bool:
+    """Whether bars are sorted by key and time, each once."""
+    starts = series_starts(bars, key)
+    later = bars["ts"].to_physical().to_numpy()
+    advances = later[1:] > later[:-1]
+    advances[starts[1:] - 1] = True
+    if not advances.all():
+        return False
+    if len(starts) <= 1:
+        return True
+    series = bars.select(key)[starts]
+    return series.equals(series.sort(key)) and series.is_unique().all()
+
+
+def series_starts(bars: pl.DataFrame, key: Sequence[str] = SERIES) -> IntArray:
+    """Index of the first bar of each run of bars of one series."""
+    if not bars.height:
+        return np.empty(0, np.int64)
+    changes = [pl.col(name).ne_missing(pl.col(name).shift(1)) for name in key]
+    changed = bars.select(pl.any_horizontal(pl.int_range(pl.len()) == 0, *changes))
+    return changed.to_series().arg_true().cast(pl.Int64).to_numpy()
 
 
 @dataclass(frozen=True)
@@ -114,19 +139,17 @@ class BarGrid:
         if not bars.height:
             empty = np.empty(0, np.int64)
             return cls(slot=empty, day_slot=empty, size=0, step=step)
-        numbers = bars.select(
-            (pl.col("ts").to_physical() // (step // _MICROSECOND)).alias("number"),
-            pl.struct(*key).rle_id().cast(pl.Int64).alias("series"),
-        )
-        number, series = numbers["number"].to_numpy(), numbers["series"].to_numpy()
-        starts = np.flatnonzero(np.r_[True, series[1:] != series[:-1]])
-        ends = np.r_[starts[1:], len(series)] - 1
+        number = bars["ts"].to_physical().to_numpy() // (step // _MICROSECOND)
+        starts = series_starts(bars, key)
+        ends = np.append(starts[1:], len(number)) - 1
         first_day = number[starts] // per_day * per_day
         length = pad + number[ends] // per_day * per_day + per_day - first_day
-        zero = np.r_[0, np.cumsum(length)[:-1]] + pad - first_day
+        zero = np.cumsum(length) - length + pad - first_day
+        shift = np.repeat(zero, ends - starts + 1)
         return cls(
-            slot=number + zero[series],
-            day_slot=number // per_day * per_day + zero[series],
+            slot=number + shift,
+            day_slot=number // per_day * per_day
+            + shift,  # NumPy divides by a number ten times as fast as `%`
             size=int(length.sum()),
             step=step,
         )

@@ -12,7 +12,8 @@ import numpy as np
 import polars as pl
 
 from tracker_pipeline.domain.bar_grid import SERIES, BarGrid
-from tracker_pipeline.domain.feature_formulas import Reason, Values, judge, needed
+from tracker_pipeline.domain.feature_table import FeatureTable
+from tracker_pipeline.domain.feature_values import Reason, Values, judge, needed
 from tracker_pipeline.domain.windows import (
     BoolArray,
     FloatArray,
@@ -26,31 +27,49 @@ from tracker_pipeline.domain.windows import (
 )
 
 DAY: Final = timedelta(days=1)
+_OF_REFERENCE: Final = (
+    "btc_ret_1d",
+    "btc_vol_7d",
+    "btc_vol_30d",
+    "rel_btc_7d",
+    "rel_btc_30d",
+    "corr_btc_30d",
+)
 # 31 closes make the 30 daily returns of the longest window.
 _CLOSES: Final = 31
 _PAD: Final = _CLOSES + 1
 _PAIRS: Final = 20
 _MICROSECONDS_PER_DAY: Final = DAY // timedelta(microseconds=1)
+_LAST_BAR_US: Final = _MICROSECONDS_PER_DAY - timedelta(minutes=15) // timedelta(microseconds=1)
 
 
-def days_of(bars: pl.DataFrame) -> pl.DataFrame:
-    """One row per series and UTC day that has a bar: the close of the day's last bar, NULL where that is missing.
+def days_of(bars: pl.DataFrame, starts: IntArray) -> pl.DataFrame:
+    """One row per series and UTC day from its first bar to its last: the close of the day's last bar, if it exists.
 
     Args:
-        bars: checked 15m bars with `revision`.
+        bars: checked 15m bars with `revision`, sorted by series and time.
+        starts: index of each series' first bar.
 
     Returns:
         venue, symbol, ts (00:00 UTC of the day), close, corrections (of that last bar), sorted by key.
     """
-    is_last = pl.col("ts").dt.time() == pl.time(23, 45)
-    return (
-        bars.group_by(*SERIES, pl.col("ts").dt.truncate("1d").alias("day"))
-        .agg(
-            pl.col("close").filter(is_last).first(),
-            (pl.col("revision") - 1).filter(is_last).sum().alias("corrections"),
-        )
-        .rename({"day": "ts"})
-        .sort(*SERIES, "ts")
+    ends = np.append(starts[1:], bars.height)[: len(starts)] - 1
+    ts_us = bars["ts"].to_physical().to_numpy()
+    first, last = (ts_us[edges] // _MICROSECONDS_PER_DAY for edges in (starts, ends))
+    count = last - first + 1
+    offset = np.cumsum(count) - count
+    day = np.arange(count.sum()) + np.repeat(first - offset, count)
+    closing = np.flatnonzero(ts_us % _MICROSECONDS_PER_DAY == _LAST_BAR_US)
+    of_series = np.searchsorted(starts, closing, side="right") - 1
+    position = ts_us[closing] // _MICROSECONDS_PER_DAY + (offset - first)[of_series]
+    close, corrections = np.full(len(day), np.nan), np.zeros(len(day), np.int64)
+    close[position] = bars["close"].to_numpy()[closing]
+    corrections[position] = bars["revision"].cast(pl.Int64).to_numpy()[closing] - 1
+    series = bars.select(SERIES)[starts][np.repeat(np.arange(len(starts)), count)]
+    return series.with_columns(
+        pl.Series("ts", day * _MICROSECONDS_PER_DAY).cast(pl.Datetime("us")).dt.replace_time_zone("UTC"),
+        pl.Series("close", close),
+        pl.Series("corrections", corrections),
     )
 
 
@@ -130,7 +149,6 @@ class DayFeatures:
     """
 
     def __init__(self, days: pl.DataFrame, reference: pl.DataFrame | None) -> None:
-        self._days = days
         grid = BarGrid.place(days, DAY, pad=_PAD)
         self._rows = grid.slot - 1  # the day before
         self._close = grid.spread(days["close"])
@@ -138,6 +156,7 @@ class DayFeatures:
         bars = reference if reference is not None else _NO_REFERENCE
         self._reference = Reference.on(days, grid, bars)
         self._first = self._first_close()
+        self._features = self._compute()
 
     def _first_close(self) -> IntArray:
         window = self._rows[:, None] - np.arange(_CLOSES)[::-1][None, :]
@@ -161,8 +180,7 @@ class DayFeatures:
         judged = judge(values, lacking[self._rows], early, Reason.NO_REFERENCE)
         return Values(judged.values, np.where(judged.reasons > 0, Reason.NO_REFERENCE, 0).astype(np.uint8))
 
-    def compute(self) -> dict[str, Values]:
-        """All features of this module for each row of the days, by name."""
+    def _compute(self) -> dict[str, Values]:
         close, btc = self._close, self._reference.close
         return {
             **{f"vol_{n}d": self._own(_volatility(close, n), _short(close, n), n) for n in (7, 30)},
@@ -184,12 +202,26 @@ class DayFeatures:
         judged = self._own(np.where(few, 0.0, correlation), window_count(own, days) < _PAIRS, days)
         return self._against(judged, few)
 
-    def reference_available_us(self) -> IntArray:
-        """For each row, when the newest BTC bar it may use is known, microseconds since 1970; 0 for none."""
-        return self._reference.available_us[self._rows]
+    def fill(self, table: FeatureTable, days: IntArray, count: IntArray, known_us: IntArray) -> None:
+        """Put the features of rows into a table, without what the rows could not know yet.
+
+        Args:
+            table: where.
+            days: positions of the days of the rows.
+            count: how many rows each of the days has.
+            known_us: for each row, when it is known, microseconds since 1970.
+        """
+        for name, values in self._features.items():
+            table.put_by_day(name, values, days, count)
+        newest_us = self._reference.available_us[self._rows[days]]  # of the BTC bars that each day may use
+        earliest_us = np.minimum.reduceat(known_us, np.cumsum(count) - count)
+        if (newest_us > earliest_us).any():
+            unseen = np.repeat(newest_us, count) > known_us
+            for name in _OF_REFERENCE:
+                table.withhold(name, unseen, Reason.NO_REFERENCE)
 
     def corrections(self, *, but_last: int) -> IntArray:
-        """For each row, corrections of its daily closes, all but the newest ones, and of BTC's bars."""
+        """For each day, corrections of its daily closes, all but the newest ones, and of BTC's bars."""
         old = lag(window_sum(self._corrections, _CLOSES - but_last), but_last, 0.0)
         reference = window_sum(self._reference.corrections, _CLOSES)
         return (old + reference)[self._rows].astype(np.int64)

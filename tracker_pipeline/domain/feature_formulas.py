@@ -1,218 +1,232 @@
-"""Formulas of the features that come from a series' own 15m bars.
+"""Formulas of the features of 15m bars, compiled: one function each, named after its feature.
 
-What belongs here: one expression per feature over a `BarGrid`, and whether its window holds enough bars. What does
-not: features of daily closes (`feature_context.py`), frames and their checks (`features.py`).
+What belongs here: from figures of windows and recursions to the values of a day. What does not: those figures
+(`feature_windows.py`), when a feature has a value (the `rule` of its entry in `feature_catalogue.py`).
+
+A formula gets the columns of the day and the one before by slot (`flat`), figures of windows by the slot that they
+end at, from the last slot of the day before on (`at`), states of recursions by slot (`states`), and fills in `out`.
+A value that is not finite is none.
 """
 
-import math
-from dataclasses import dataclass
-from datetime import timedelta
-from enum import IntEnum
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
-import polars as pl
+from numba import literal_unroll
 
-from tracker_pipeline.domain.bar_grid import BarGrid, DayLanes
-from tracker_pipeline.domain.recursions import (
-    average_true_range,
-    gains_and_losses,
-    macd_lines,
-    relative_strength,
+from tracker_pipeline.domain.compiling import compiled
+from tracker_pipeline.domain.feature_catalogue import CATALOGUE
+from tracker_pipeline.domain.feature_days import SLOTS
+from tracker_pipeline.domain.feature_windows import (
+    CHANGES_16,
+    CHANGES_96,
+    CLOSE,
+    CLOSES_50,
+    COUNT_20,
+    COUNT_50,
+    COUNT_96,
+    DIRECTED_96,
+    FAST,
+    GAIN_14,
+    GAIN_30,
+    HIGH_14,
+    HIGH_20,
+    LOSS_14,
+    LOSS_30,
+    LOW_14,
+    LOW_20,
+    MEAN_20,
+    PRESENT,
+    REACH,
+    SIGNAL,
+    SIGNED_96,
+    SLOW,
+    SQUARES_16,
+    SQUARES_20,
+    SQUARES_96,
+    VOLUME,
+    VOLUMES_20,
+    VOLUMES_96,
 )
-from tracker_pipeline.domain.windows import (
-    BoolArray,
-    FloatArray,
-    IntArray,
-    lag,
-    ratio,
-    window_count,
-    window_max,
-    window_mean,
-    window_min,
-    window_std,
-    window_sum,
-)
+from tracker_pipeline.domain.windows import FloatArray
 
-CodeArray = npt.NDArray[np.uint8]
+_PER_YEAR: Final = 100.0 * float(np.sqrt(365 * SLOTS))  # deviation of bar returns as % per year
 
-_BARS_PER_DAY: Final = 96
-# Recursions of all bars of one UTC day start at the same bar, this long before the day. What the start leaves in
-# Wilder's slowest average by then is (29/30)^672 = 1e-10 of it: below the last digit of any price.
-BURN_IN: Final = timedelta(days=7)
-BURN_IN_BARS: Final = 7 * _BARS_PER_DAY
-# Bars of 15m in a year of 365 days.
-_BARS_PER_YEAR: Final = 365 * _BARS_PER_DAY
+FORMULAS: Final[dict[str, Any]] = {}  # by feature
 
 
-class Reason(IntEnum):
-    """Why a feature has no value."""
-
-    NONE = 0
-    WARMUP = 1
-    GAP = 2
-    FLAT = 3
-    ZERO_VOLUME = 4
-    NO_REFERENCE = 5
+def _formula(function: Callable[..., None]) -> Callable[..., None]:
+    """Compile the formula of the feature that the function is named after."""
+    FORMULAS[function.__name__] = compiled(function)
+    return function
 
 
-@dataclass(frozen=True)
-class Values:
-    """One feature of the wanted rows: values, NaN where `reasons` is not `Reason.NONE`."""
-
-    values: FloatArray
-    reasons: CodeArray
-
-
-def needed(width: int) -> int:
-    """Bars that must exist in a window of `width`: 90 %, rounded up."""
-    return (9 * width + 9) // 10
+@compiled
+def _change(flat: FloatArray, width: int, out: FloatArray) -> None:
+    """Changes of the day's closes; NaN where either end is absent."""
+    close, present = flat[CLOSE], flat[PRESENT]
+    for place in range(SLOTS):
+        now, before = SLOTS + place, SLOTS + place - width
+        change = 100.0 * (close[now] / close[before] - 1.0)
+        out[place] = change if present[now] * present[before] > 0 else np.nan
 
 
-def judge(values: FloatArray, lacking: BoolArray, early: BoolArray, undefined: Reason) -> Values:
-    """Attach reasons to values.
-
-    Args:
-        values: computed values, NaN or infinite where undefined.
-        lacking: where the window does not hold enough bars.
-        early: where the window starts before the history does.
-        undefined: why a value is undefined although its bars exist.
-    """
-    reasons = np.where(~np.isfinite(values), undefined, Reason.NONE)
-    reasons = np.where(lacking, np.where(early, Reason.WARMUP, Reason.GAP), reasons)
-    return Values(np.where(reasons == Reason.NONE, values, np.nan), reasons.astype(np.uint8))
+@compiled
+def _strength(gain: FloatArray, loss: FloatArray, out: FloatArray) -> None:
+    """Gains as a share of all moves; the middle where nothing moved."""
+    for place in range(SLOTS):
+        moved = gain[place] + loss[place]
+        out[place] = 100.0 * (gain[place] / moved) if moved > 0 else 50.0
 
 
-def _recursions(close: FloatArray, high: FloatArray, low: FloatArray) -> dict[str, FloatArray]:
-    """The recursive indicators of one group of lanes, time along axis 0."""
-    gain, loss = gains_and_losses(close)
-    macd, signal = macd_lines(close)
-    return {
-        "rsi_14": relative_strength(gain, loss, 14),
-        "rsi_30": relative_strength(gain, loss, 30),
-        "macd": macd,
-        "macd_signal": signal,
-        "macd_diff": macd - signal,
-        "atr_14": 100.0 * average_true_range(high, low, close, 14) / close,
-    }
+@compiled
+def _deviation(squares: FloatArray, count: FloatArray, out: FloatArray) -> None:
+    """Sample deviation of bar returns, % per year."""
+    for place in range(SLOTS):
+        out[place] = _PER_YEAR * np.sqrt(squares[1 + place] / (count[1 + place] - 1.0))
 
 
-_RECURSION_LENGTH: Final = {
-    "rsi_14": 14,
-    "rsi_30": 30,
-    "macd": 26,
-    "macd_signal": 26,
-    "macd_diff": 26,
-    "atr_14": 14,
-}
+@_formula
+def ret_15m(flat: FloatArray, at: FloatArray, states: FloatArray, out: FloatArray) -> None:
+    _change(flat, 1, out)
 
 
-class BarFeatures:
-    """Computes the features of the wanted rows of a grid of 15m bars.
+@_formula
+def ret_1h(flat: FloatArray, at: FloatArray, states: FloatArray, out: FloatArray) -> None:
+    _change(flat, 4, out)
 
-    Args:
-        grid: 15m bars, padded by at least `BURN_IN_BARS`.
-        bars: the frame the grid was placed from.
-        wanted: which of its rows are to have features.
-    """
 
-    def __init__(self, grid: BarGrid, bars: pl.DataFrame, wanted: BoolArray) -> None:
-        self._close = grid.spread(bars["close"])
-        self._high = grid.spread(bars["high"])
-        self._low = grid.spread(bars["low"])
-        self._volume = grid.spread(bars["volume"])
-        self._rows = grid.slot[wanted]
-        self._lanes = DayLanes.of(grid, wanted, burn_in=BURN_IN_BARS)
-        self._first = self._first_bar()
-        self._counts: dict[int, FloatArray] = {}
+@_formula
+def ret_4h(flat: FloatArray, at: FloatArray, states: FloatArray, out: FloatArray) -> None:
+    _change(flat, 16, out)
 
-    def _first_bar(self) -> IntArray:
-        """For each row, the position of the first bar of its lane: what lies before is warm-up, not a gap."""
-        first = [
-            group[0] + np.argmax(~np.isnan(self._close[group]), axis=0) for group in self._lanes.groups()
-        ]
-        return np.concatenate(first)[self._lanes.row]
 
-    def _windowed(
-        self, flat: FloatArray, width: int, undefined: Reason = Reason.GAP, *, prior: bool = False
-    ) -> Values:
-        """Values over the last `width` bars, or over the `width` bars before the row where `prior`."""
-        rows = self._rows - int(prior)
-        if width not in self._counts:
-            self._counts[width] = window_count(self._close, width)
-        lacking = self._counts[width][rows] < needed(width)
-        return judge(flat[self._rows], lacking, rows - width + 1 < self._first, undefined)
+@_formula
+def ret_24h(flat: FloatArray, at: FloatArray, states: FloatArray, out: FloatArray) -> None:
+    _change(flat, 96, out)
 
-    def _change(self, bars: int) -> Values:
-        """Change over `bars`, both ends of which must exist; found by time, so a hole is never stepped over."""
-        values = (100.0 * (ratio(self._close, lag(self._close, bars)) - 1.0))[self._rows]
-        return judge(values, np.isnan(values), self._rows - bars < self._first, Reason.GAP)
 
-    def compute(self) -> dict[str, Values]:
-        """All features of this module, by name."""
-        return {
-            **self._changes(),
-            **self._recursive(),
-            **self._bands(),
-            **self._extremes(),
-            **self._volatility(),
-            **self._volumes(),
-        }
+@_formula
+def roc_12(flat: FloatArray, at: FloatArray, states: FloatArray, out: FloatArray) -> None:
+    _change(flat, 12, out)
 
-    def _changes(self) -> dict[str, Values]:
-        spans = {"ret_15m": 1, "ret_1h": 4, "ret_4h": 16, "ret_24h": 96, "roc_12": 12}
-        return {name: self._change(bars) for name, bars in spans.items()}
 
-    def _recursive(self) -> dict[str, Values]:
-        flat = {name: np.full(len(self._close), np.nan) for name in _RECURSION_LENGTH}
-        for group in self._lanes.groups():
-            result = _recursions(self._close[group], self._high[group], self._low[group])
-            for name, values in result.items():
-                flat[name][group[BURN_IN_BARS:]] = values[BURN_IN_BARS:]
-        return {name: self._windowed(flat[name], 10 * length) for name, length in _RECURSION_LENGTH.items()}
+@_formula
+def rsi_14(flat: FloatArray, at: FloatArray, states: FloatArray, out: FloatArray) -> None:
+    _strength(states[GAIN_14], states[LOSS_14], out)
 
-    def _bands(self) -> dict[str, Values]:
-        close = self._close
-        middle, deviation = window_mean(close, 20), window_std(close, 20, ddof=0)
-        # Round-off of the mean leaves a tiny deviation where all closes are equal; a flat window has none.
-        deviation = np.where(window_max(close, 20) == window_min(close, 20), 0.0, deviation)
-        return {
-            "bb_width": self._windowed(ratio(4.0 * deviation, middle), 20),
-            "bb_position": self._windowed(0.5 + ratio(close - middle, 4.0 * deviation), 20, Reason.FLAT),
-            "dist_sma20": self._windowed(100.0 * (ratio(close, middle) - 1.0), 20),
-            "dist_sma50": self._windowed(100.0 * (ratio(close, window_mean(close, 50)) - 1.0), 50),
-        }
 
-    def _extremes(self) -> dict[str, Values]:
-        close = self._close
-        resistance = lag(window_max(self._high, 20), 1)
-        low_14 = window_min(self._low, 14)
-        stochastic = 100.0 * ratio(close - low_14, window_max(self._high, 14) - low_14)
-        return {
-            "dist_support": self._windowed(100.0 * (ratio(close, window_min(self._low, 20)) - 1.0), 20),
-            "dist_resistance": self._windowed(100.0 * (ratio(close, resistance) - 1.0), 20, prior=True),
-            "stoch_k": self._windowed(stochastic, 14, Reason.FLAT),
-        }
+@_formula
+def rsi_30(flat: FloatArray, at: FloatArray, states: FloatArray, out: FloatArray) -> None:
+    _strength(states[GAIN_30], states[LOSS_30], out)
 
-    def _volatility(self) -> dict[str, Values]:
-        returns = ratio(self._close, lag(self._close, 1)) - 1.0
-        scale = 100.0 * math.sqrt(_BARS_PER_YEAR)
-        return {
-            "vol_4h": self._windowed(scale * window_std(returns, 16, ddof=1), 16),
-            "vol_24h": self._windowed(scale * window_std(returns, 96, ddof=1), 96),
-        }
 
-    def _volumes(self) -> dict[str, Values]:
-        volume = self._volume
-        change = self._close - lag(self._close, 1)
-        # A bar after a hole has no known direction, so its volume counts on neither side of the quotient.
-        directed = np.where(np.isnan(change), np.nan, volume)
-        flow = ratio(window_sum(np.sign(change) * volume, 96), window_sum(directed, 96))
-        before = lag(window_mean(volume, 96), 1)
-        zero = Reason.ZERO_VOLUME
-        return {
-            "volume_ratio": self._windowed(ratio(volume, before), 96, zero, prior=True),
-            "volume_sma_ratio": self._windowed(ratio(volume, window_mean(volume, 20)), 20, zero),
-            "flow_24h": self._windowed(flow, 96, zero),
-        }
+@_formula
+def macd(flat: FloatArray, at: FloatArray, states: FloatArray, out: FloatArray) -> None:
+    for place in range(SLOTS):
+        out[place] = states[FAST, place] - states[SLOW, place]
+
+
+@_formula
+def macd_signal(flat: FloatArray, at: FloatArray, states: FloatArray, out: FloatArray) -> None:
+    for place in range(SLOTS):
+        out[place] = states[SIGNAL, place]
+
+
+@_formula
+def macd_diff(flat: FloatArray, at: FloatArray, states: FloatArray, out: FloatArray) -> None:
+    for place in range(SLOTS):
+        out[place] = states[FAST, place] - states[SLOW, place] - states[SIGNAL, place]
+
+
+@_formula
+def bb_width(flat: FloatArray, at: FloatArray, states: FloatArray, out: FloatArray) -> None:
+    for place in range(SLOTS):
+        deviation = np.sqrt(at[SQUARES_20, 1 + place] / at[COUNT_20, 1 + place])
+        out[place] = 4.0 * deviation / at[MEAN_20, 1 + place]
+
+
+@_formula
+def bb_position(flat: FloatArray, at: FloatArray, states: FloatArray, out: FloatArray) -> None:
+    for place in range(SLOTS):
+        deviation = np.sqrt(at[SQUARES_20, 1 + place] / at[COUNT_20, 1 + place])
+        out[place] = 0.5 + (flat[CLOSE, SLOTS + place] - at[MEAN_20, 1 + place]) / (4.0 * deviation)
+
+
+@_formula
+def dist_sma20(flat: FloatArray, at: FloatArray, states: FloatArray, out: FloatArray) -> None:
+    for place in range(SLOTS):
+        out[place] = 100.0 * (flat[CLOSE, SLOTS + place] / at[MEAN_20, 1 + place] - 1.0)
+
+
+@_formula
+def dist_sma50(flat: FloatArray, at: FloatArray, states: FloatArray, out: FloatArray) -> None:
+    for place in range(SLOTS):
+        mean = at[CLOSES_50, 1 + place] / at[COUNT_50, 1 + place]
+        out[place] = 100.0 * (flat[CLOSE, SLOTS + place] / mean - 1.0)
+
+
+@_formula
+def dist_support(flat: FloatArray, at: FloatArray, states: FloatArray, out: FloatArray) -> None:
+    for place in range(SLOTS):
+        out[place] = 100.0 * (flat[CLOSE, SLOTS + place] / -at[LOW_20, 1 + place] - 1.0)
+
+
+@_formula
+def dist_resistance(flat: FloatArray, at: FloatArray, states: FloatArray, out: FloatArray) -> None:
+    for place in range(SLOTS):
+        out[place] = 100.0 * (flat[CLOSE, SLOTS + place] / at[HIGH_20, place] - 1.0)
+
+
+@_formula
+def stoch_k(flat: FloatArray, at: FloatArray, states: FloatArray, out: FloatArray) -> None:
+    for place in range(SLOTS):
+        lowest = -at[LOW_14, 1 + place]
+        out[place] = 100.0 * ((flat[CLOSE, SLOTS + place] - lowest) / (at[HIGH_14, 1 + place] - lowest))
+
+
+@_formula
+def atr_14(flat: FloatArray, at: FloatArray, states: FloatArray, out: FloatArray) -> None:
+    for place in range(SLOTS):
+        out[place] = 100.0 * (states[REACH, place] / flat[CLOSE, SLOTS + place])
+
+
+@_formula
+def vol_4h(flat: FloatArray, at: FloatArray, states: FloatArray, out: FloatArray) -> None:
+    _deviation(at[SQUARES_16], at[CHANGES_16], out)
+
+
+@_formula
+def vol_24h(flat: FloatArray, at: FloatArray, states: FloatArray, out: FloatArray) -> None:
+    _deviation(at[SQUARES_96], at[CHANGES_96], out)
+
+
+@_formula
+def volume_ratio(flat: FloatArray, at: FloatArray, states: FloatArray, out: FloatArray) -> None:
+    for place in range(SLOTS):
+        mean = at[VOLUMES_96, place] / at[COUNT_96, place]
+        out[place] = flat[VOLUME, SLOTS + place] / mean
+
+
+@_formula
+def volume_sma_ratio(flat: FloatArray, at: FloatArray, states: FloatArray, out: FloatArray) -> None:
+    for place in range(SLOTS):
+        mean = at[VOLUMES_20, 1 + place] / at[COUNT_20, 1 + place]
+        out[place] = flat[VOLUME, SLOTS + place] / mean
+
+
+@_formula
+def flow_24h(flat: FloatArray, at: FloatArray, states: FloatArray, out: FloatArray) -> None:
+    for place in range(SLOTS):
+        out[place] = at[SIGNED_96, 1 + place] / at[DIRECTED_96, 1 + place]
+
+
+_IN_ORDER: Final = tuple(FORMULAS[feature.name] for feature in CATALOGUE if feature.rule)
+
+
+@compiled
+def all_formulas(flat: FloatArray, at: FloatArray, states: FloatArray, values: FloatArray) -> None:
+    feature = 0
+    for formula in literal_unroll(_IN_ORDER):
+        formula(flat, at, states, values[feature])
+        feature += 1  # noqa: SIM113  # what the compiler unrolls cannot be enumerated

@@ -1,52 +1,57 @@
 """Point-in-time features of every closed 15m bar.
 
-What belongs here: the entry point, what is known at each row, reasons for NULL, and assembly of the frame. What
-does not: formulas (`feature_formulas.py`, `feature_context.py`) and their descriptions (`feature_catalogue.py`).
+What belongs here: the entry points, what is known at each row, and assembly of the frame. What does not: formulas
+(`feature_formulas.py`, `feature_context.py`, `feature_surroundings.py`), their descriptions (`feature_catalogue.py`),
+collecting values and reasons (`feature_table.py`).
 
 The rows of one UTC day depend on the bars from `LOOKBACK` before each row on and on nothing older, so that a
 backfill of a year in one call and a refresh hour by hour give the same bytes. Recursive indicators (RSI, MACD, ATR)
 would remember the start of the history for ever; theirs restart at a fixed distance before each UTC day instead.
 """
 
-import json
 import math
-from datetime import datetime, timedelta
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
-from tracker_pipeline.domain.bar_grid import SERIES, BarGrid, known_bars
-from tracker_pipeline.domain.feature_catalogue import CATALOGUE, FEATURE_SET_VERSION
+from tracker_pipeline.domain.bar_grid import BarGrid, known_bars, series_starts
+from tracker_pipeline.domain.feature_catalogue import FEATURE_SET_VERSION
 from tracker_pipeline.domain.feature_context import DAY, DayFeatures, days_of
-from tracker_pipeline.domain.feature_formulas import (
-    BURN_IN,
-    BURN_IN_BARS,
-    BarFeatures,
-    CodeArray,
-    Reason,
-    Values,
-)
+from tracker_pipeline.domain.feature_days import BURN_IN_DAYS, SLOTS, DayTable, Wanted
+from tracker_pipeline.domain.feature_surroundings import NOTHING, Surroundings, one_series
+from tracker_pipeline.domain.feature_table import FeatureTable
+from tracker_pipeline.domain.feature_values import Values
 from tracker_pipeline.domain.schemas import ML_FEATURES_15M
 from tracker_pipeline.domain.timeframes import duration
-from tracker_pipeline.domain.windows import BoolArray, IntArray
+from tracker_pipeline.domain.windows import FloatArray, IntArray
 
 # A row at 23:45 needs the 23:45 bar of 31 days before its own: exactly 31 days back.
 LOOKBACK: Final = timedelta(days=31)
+# Only the 23:45 bars are needed before this long before the UTC day of a row.
+BURN_IN: Final = timedelta(days=BURN_IN_DAYS)
 # Daily reference bars are needed from this long before the UTC day of a row.
 REFERENCE_LOOKBACK: Final = timedelta(days=31)
 
 _BAR: Final = duration("15m")
-_REASON_TEXT: Final = {reason: reason.name.lower() for reason in Reason}
-_OF_REFERENCE: Final = tuple(feature.name for feature in CATALOGUE if "btc" in feature.name)
-_DAILY_CLOSES_IN_BURN_IN: Final = BURN_IN // DAY
+_PRICES: Final = ("open", "high", "low", "close", "volume")
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+_BAR_US: Final = _BAR // _MICROSECOND
+_DAY_US: Final = DAY // _MICROSECOND
+_WORKERS: Final = min(4, os.cpu_count() or 1)
 
 
 def features_15m(
     bars: pl.DataFrame,
     *,
     reference_bars: pl.DataFrame | None = None,
+    surroundings: Surroundings = NOTHING,
     as_of: datetime | None = None,
     since: datetime | None = None,
 ) -> pl.DataFrame:
@@ -62,132 +67,193 @@ def features_15m(
             `LOOKBACK`.
         reference_bars: daily bars of one series, BTC: ts and close, and `available_at` and `revision` where known,
             reaching back by `REFERENCE_LOOKBACK`. Without them the features that compare with BTC are NULL.
+        surroundings: BTC's 15m bars, 5m bars, regimes and tiers, each where known; without them their features are
+            NULL.
         as_of: aware moment of knowledge: bars available later are not seen. None takes everything given as known.
         since: aware time of the first row wanted; bars before it serve as history only. None: a row for each bar.
 
     Returns:
-        The columns of `features.ml_features_15m`, sorted by key. `null_reasons` is a JSON object from feature to
-        one of `warmup` (history starts inside the window), `gap`, `flat` (nothing moved, so a position within the
-        range has no meaning), `zero_volume`, `no_reference`.
+        The columns of `features.ml_features_15m`, sorted by key. `null_reasons` is a JSON object from feature to the
+        reason why it is NULL (`feature_values.REASON_MEANINGS`).
 
     Raises:
         ValueError: a column is absent, a time is naive or off the 15m grid, or a bar is given twice.
     """
-    known = _with_revision(
-        known_bars(bars, "15m", columns=("open", "high", "low", "close", "volume"), as_of=as_of)
-    )
-    reference = None if reference_bars is None else _reference(reference_bars, as_of)
-    start = None if since is None else _day_start(since) - BURN_IN
-    recent = known if start is None else known.filter(pl.col("ts") >= start)
-    wanted = pl.repeat(True, recent.height, eager=True) if since is None else recent["ts"] >= since
-    rows = recent.filter(wanted)
-    if not rows.height:
-        return ML_FEATURES_15M.polars_schema.to_frame()
-    grid = BarGrid.place(recent, _BAR, pad=BURN_IN_BARS)
-    keep = wanted.to_numpy()
-    days = days_of(known)
-    context = DayFeatures(days, reference)
-    day_of_row = _day_rows(rows, days)
-    features = {
-        **BarFeatures(grid, recent, keep).compute(),
-        **_of_rows(context, day_of_row, rows),
-        **_clock(rows),
-    }
-    corrections = _recent_corrections(grid, recent, keep)
-    corrections += context.corrections(but_last=_DAILY_CLOSES_IN_BURN_IN)[day_of_row]
-    return _assemble(rows, features, corrections)
+    return _History.of(bars, reference_bars, surroundings, as_of).features(since, None)
+
+
+def feature_blocks(
+    bars: pl.DataFrame,
+    *,
+    reference_bars: pl.DataFrame | None = None,
+    surroundings: Surroundings = NOTHING,
+    as_of: datetime | None = None,
+    since: datetime | None = None,
+    days: int = 13,
+) -> Iterator[pl.DataFrame]:
+    """The rows of `features_15m` some days at a time: 180 days of 90 series in one frame would take 560 MB.
+
+    Args:
+        bars: as for `features_15m`.
+        reference_bars: as for `features_15m`.
+        surroundings: as for `features_15m`.
+        as_of: as for `features_15m`.
+        since: as for `features_15m`.
+        days: UTC days of one frame. Of 90 series, 13 days are the most that the memory of one frame serves the next.
+    """
+    history = _History.of(bars, reference_bars, surroundings, as_of)
+    if not history.bars.height:
+        return
+    first, last = (history.bars.select(edge).item() for edge in (pl.col("ts").min(), pl.col("ts").max()))
+    start = first if since is None else max(first, since)
+    while start <= last:
+        end = start - (start - _EPOCH) % DAY + days * DAY
+        yield history.features(start, end)
+        start = end
+
+
+@dataclass(frozen=True)
+class _History:
+    """Checked bars and what their days know of days before.
+
+    Attributes:
+        bars: sorted by series and time.
+        corrected: whether any bar was ever corrected.
+        grid: their places.
+        days: the days of the grid.
+        context: features that are the same all day.
+        surroundings: what else was known.
+    """
+
+    bars: pl.DataFrame
+    corrected: bool
+    grid: BarGrid
+    days: DayTable
+    context: DayFeatures
+    surroundings: Surroundings
+
+    @classmethod
+    def of(
+        cls,
+        bars: pl.DataFrame,
+        reference_bars: pl.DataFrame | None,
+        surroundings: Surroundings,
+        as_of: datetime | None,
+    ) -> "_History":
+        known = _with_revision(known_bars(bars, "15m", columns=_PRICES, as_of=as_of)).rechunk()
+        starts = series_starts(known)
+        reference = None if reference_bars is None else _reference(reference_bars, as_of)
+        grid = BarGrid.place(known, _BAR, pad=BURN_IN_DAYS * SLOTS)
+        days = DayTable.of(grid, np.append(starts, known.height))
+        corrected = bool((known["revision"] > 1).any())
+        context = DayFeatures(days_of(known, starts), reference)
+        return cls(known, corrected, grid, days, context, surroundings.known(as_of))
+
+    def features(self, since: datetime | None, until: datetime | None) -> pl.DataFrame:
+        """The rows of the bars of [since, until)."""
+        ts_us = self.bars["ts"].to_physical().to_numpy()
+        wanted = Wanted.between(self.days, ts_us, _microseconds(since), _microseconds(until))
+        days, count = wanted.days_and_counts
+        if not len(days):
+            return ML_FEATURES_15M.polars_schema.to_frame()
+        identity = self.bars.select("venue", "symbol", "ts", "available_at", "close")
+        rows = pl.concat([identity[first:end] for first, end in wanted.ranges()], rechunk=True)
+        table = FeatureTable(rows.height)
+        _fill_bar_features(table, self.bars, wanted)
+        _fill_clock(table, rows["ts"].to_physical().to_numpy(), wanted.row[days], count)
+        known_us = rows["available_at"].to_physical().to_numpy()
+        daily = self.days.daily[days]
+        self.context.fill(table, daily, count, known_us)
+        corrections = np.repeat(self.context.corrections(but_last=BURN_IN_DAYS)[daily], count)
+        corrections += self.surroundings.fill(table, rows)
+        if self.corrected:
+            corrections += _recent_corrections(self.grid, self.bars, wanted.index)
+        return _assemble(rows, table, corrections)
+
+
+def _microseconds(moment: datetime | None) -> int | None:
+    if moment is not None and moment.tzinfo is None:
+        raise ValueError("since must be an aware time")
+    return None if moment is None else (moment - _EPOCH) // _MICROSECOND
 
 
 def _with_revision(bars: pl.DataFrame) -> pl.DataFrame:
     return bars if "revision" in bars.columns else bars.with_columns(revision=pl.lit(1, pl.Int64))
 
 
-def _day_start(moment: datetime) -> datetime:
-    if moment.tzinfo is None:
-        raise ValueError("since must be an aware time")
-    return pl.select(pl.lit(moment).dt.convert_time_zone("UTC").dt.truncate("1d")).item()
-
-
 def _reference(bars: pl.DataFrame, as_of: datetime | None) -> pl.DataFrame:
-    identity = [name for name in SERIES if name in bars.columns]
-    if identity and bars.select(pl.struct(identity).n_unique()).item() > 1:
-        raise ValueError("reference_bars must be bars of one series")
-    return _with_revision(known_bars(bars, "1d", columns=("close",), key=(), as_of=as_of))
+    return _with_revision(known_bars(one_series(bars), "1d", columns=("close",), key=(), as_of=as_of))
 
 
-def _day_rows(rows: pl.DataFrame, days: pl.DataFrame) -> IntArray:
-    """For each row, the position of its series and day among `days`."""
-    positions = days.select(
-        *SERIES, pl.col("ts").alias("day"), pl.int_range(pl.len(), dtype=pl.Int64).alias("position")
+def _fill_bar_features(table: FeatureTable, bars: pl.DataFrame, wanted: Wanted) -> None:
+    """Compute the features of 15m bars, days side by side."""
+    from tracker_pipeline.domain.feature_kernel import fill_days  # imports numba
+
+    close, high, low, volume = (
+        _read_only(bars[name].to_numpy()) for name in ("close", "high", "low", "volume")
     )
-    keyed = rows.select(*SERIES, pl.col("ts").dt.truncate("1d").alias("day"))
-    return keyed.join(positions, on=[*SERIES, "day"], how="left", maintain_order="left")[
-        "position"
-    ].to_numpy()
+    days = wanted.days
+
+    def fill(part: IntArray) -> None:
+        fill_days(
+            part,
+            days.start,
+            wanted.low,
+            wanted.row,
+            days.slot,
+            (close, high, low, volume),
+            table.bar_features,
+        )
+
+    with ThreadPoolExecutor(_WORKERS) as pool:
+        for _ in pool.map(fill, np.array_split(np.flatnonzero(wanted.count), _WORKERS)):
+            pass
 
 
-def _of_rows(context: DayFeatures, day_of_row: IntArray, rows: pl.DataFrame) -> dict[str, Values]:
-    """The features of each row's day, without what the row could not know yet."""
-    known_us = rows["available_at"].to_physical().to_numpy()
-    unseen = context.reference_available_us()[day_of_row] > known_us
-    features = {}
-    for name, daily in context.compute().items():
-        values, reasons = daily.values[day_of_row], daily.reasons[day_of_row]
-        if name in _OF_REFERENCE:
-            hidden = unseen & (reasons == Reason.NONE)
-            values = np.where(hidden, np.nan, values)
-            reasons = np.where(hidden, Reason.NO_REFERENCE, reasons).astype(np.uint8)
-        features[name] = Values(values, reasons)
-    return features
+def _read_only(values: FloatArray) -> FloatArray:
+    """A view that is of one type, to the compiler, whether Polars or NumPy owns the memory."""
+    view = values.view()
+    view.flags.writeable = False
+    return view
 
 
-def _clock(rows: pl.DataFrame) -> dict[str, Values]:
-    # A table of 24 values: the same digits on every machine and for every length of input.
-    angles = [2.0 * math.pi * hour / 24.0 for hour in range(24)]
-    hour = rows["ts"].dt.hour().to_numpy()
-    weekday = (rows["ts"].dt.weekday() - 1).cast(pl.Float64).to_numpy()
-    always = np.zeros(rows.height, np.uint8)
-    return {
-        "hour_sin": Values(np.array([math.sin(angle) for angle in angles])[hour], always),
-        "hour_cos": Values(np.array([math.cos(angle) for angle in angles])[hour], always),
-        "weekday": Values(weekday, always),
-    }
+def _fill_clock(table: FeatureTable, ts_us: IntArray, first: IntArray, count: IntArray) -> None:
+    """Compute the features of the clock.
 
-
-def _recent_corrections(grid: BarGrid, bars: pl.DataFrame, wanted: BoolArray) -> IntArray:
-    """For each row, revisions beyond the first from the start of its day's burn-in to the row itself."""
-    flat = np.zeros(grid.size + 1, np.int64)
-    flat[grid.slot + 1] = (bars["revision"].cast(pl.Int64) - 1).to_numpy()
-    total = np.cumsum(flat)
-    return total[grid.slot[wanted] + 1] - total[grid.day_slot[wanted] - BURN_IN_BARS]
-
-
-def _null_reasons(reasons: CodeArray, names: list[str]) -> pl.Series:
-    """JSON objects, one per row; `reasons` has a column for each name.
-
-    Neighbouring rows nearly always lack the same features, so text is made once per run of equal rows.
+    Args:
+        table: where.
+        ts_us: time of each row, microseconds since 1970.
+        first: the first row of each day.
+        count: how many rows the day has.
     """
-    changed = np.r_[True, (reasons[1:] != reasons[:-1]).any(axis=1)]
-    texts: dict[bytes, str] = {}
-    for start in np.flatnonzero(changed):
-        codes = reasons[start]
-        if codes.tobytes() not in texts:
-            lacking = {names[i]: _REASON_TEXT[Reason(codes[i])] for i in np.flatnonzero(codes)}
-            texts[codes.tobytes()] = json.dumps(lacking, separators=(",", ":"))
-    runs = pl.Series([texts[reasons[start].tobytes()] for start in np.flatnonzero(changed)], dtype=pl.String)
-    return runs.gather(np.cumsum(changed) - 1)
+    day = ts_us[first] // _DAY_US
+    weekday = (day + 3) % 7  # 1970 began on a Thursday
+    weekdays = Values(weekday.astype(np.float64), np.zeros(len(day), np.uint8))
+    table.put_by_day("weekday", weekdays, np.arange(len(day)), count)
+    slot = (ts_us - np.repeat(day * _DAY_US, count)) // _BAR_US
+    table.put_by_slot("hour_sin", _HOUR_SIN, slot)
+    table.put_by_slot("hour_cos", _HOUR_COS, slot)
 
 
-def _assemble(
-    rows: pl.DataFrame, features: dict[str, Values], corrections: npt.NDArray[np.int64]
-) -> pl.DataFrame:
-    names = [feature.name for feature in CATALOGUE]
-    reasons = np.column_stack([features[name].reasons for name in names])
-    columns = [pl.Series(name, features[name].values, nan_to_null=True) for name in names]
-    frame = rows.select("venue", "symbol", "ts", "available_at").with_columns(
-        *columns,
-        _null_reasons(reasons, names).alias("null_reasons"),
+# Tables: the same digits on every machine and for every length of input.
+_ANGLES: Final = [2.0 * math.pi * (slot // 4) / 24.0 for slot in range(SLOTS)]
+_HOUR_SIN: Final = np.array([math.sin(angle) for angle in _ANGLES])
+_HOUR_COS: Final = np.array([math.cos(angle) for angle in _ANGLES])
+
+
+def _recent_corrections(grid: BarGrid, bars: pl.DataFrame, rows: IntArray) -> IntArray:
+    """For each row, revisions beyond the first from the start of its day's burn-in to the row itself."""
+    corrections = bars["revision"].cast(pl.Int64).to_numpy() - 1
+    flat = np.zeros(grid.size + 1, np.int64)
+    flat[grid.slot + 1] = corrections
+    total = np.cumsum(flat)
+    return total[grid.slot[rows] + 1] - total[grid.day_slot[rows] - BURN_IN_DAYS * SLOTS]
+
+
+def _assemble(rows: pl.DataFrame, table: FeatureTable, corrections: IntArray) -> pl.DataFrame:
+    return rows.select("venue", "symbol", "ts", "available_at").with_columns(
+        *table.columns(),
+        table.null_reasons().alias("null_reasons"),
         pl.lit(FEATURE_SET_VERSION).alias("feature_set_version"),
         pl.Series("input_revision", corrections),
     )
-    return ML_FEATURES_15M.conform(frame)

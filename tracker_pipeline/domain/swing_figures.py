@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from tracker_pipeline.domain.bar_grid import BarGrid, DayLanes
-from tracker_pipeline.domain.feature_formulas import needed
+from tracker_pipeline.domain.feature_values import needed
 from tracker_pipeline.domain.recursions import (
     average_true_range,
     gains_and_losses,

@@ -17,7 +17,7 @@ from tracker_pipeline.domain.timeframes import TIMEFRAMES, duration
 _FINAL: Final = ("WIN", "LOSS", "BREAKEVEN", "TIMEOUT")
 _BAR: Final = duration("15m")
 _SERIES: Final = ("strategy", "venue", "symbol")
-_FEATURES: Final = tuple(feature.name for feature in feature_catalogue.CATALOGUE)
+_FEATURES: Final = feature_catalogue.NUMBERS
 
 
 def training_set(setups: pl.DataFrame, labels: pl.DataFrame, features: pl.DataFrame) -> pl.DataFrame:

@@ -9,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from tracker_pipeline.domain.feature_catalogue import CATALOGUE, FEATURE_SET_VERSION
+from tracker_pipeline.domain.feature_catalogue import CATALOGUE, FEATURE_SET_VERSION, NUMBERS
+from tracker_pipeline.domain.feature_surroundings import Surroundings
 from tracker_pipeline.domain.features import LOOKBACK, REFERENCE_LOOKBACK, features_15m
+from tracker_pipeline.domain.regimes import regimes
 from tracker_pipeline.domain.schemas import ML_FEATURES_15M
 from tracker_pipeline_tests.domain.market import (
     BAR,
@@ -25,6 +27,9 @@ from tracker_pipeline_tests.domain.market import (
 )
 
 NAMES = [feature.name for feature in CATALOGUE]
+
+# What needs more than the bars of the series and BTC's daily ones.
+BESIDE = {"ret_5m", "btc_ret_1h", "btc_ret_24h", "regime_trend", "regime_stress", "tier"}
 
 GOLDEN = {
     "ret_15m": -0.161238,
@@ -64,7 +69,7 @@ def reasons(row: dict[str, object]) -> dict[str, str]:
 def same_bytes(left: pl.DataFrame, right: pl.DataFrame) -> bool:
     """Equality down to the sign of zero, unlike that of frames."""
     return left.equals(right) and all(
-        left[name].to_numpy().tobytes() == right[name].to_numpy().tobytes() for name in NAMES
+        left[name].to_numpy().tobytes() == right[name].to_numpy().tobytes() for name in NUMBERS
     )
 
 
@@ -105,7 +110,7 @@ def test_the_frame_has_exactly_the_declared_columns_and_no_value_without_meaning
     features = features_15m(random_bars(500, seed=1, holes=0.2))
     assert features.schema == ML_FEATURES_15M.polars_schema
     assert features["feature_set_version"].unique().to_list() == [FEATURE_SET_VERSION]
-    for name in NAMES:
+    for name in NUMBERS:
         assert features[name].drop_nulls().is_finite().all(), name
 
 
@@ -177,8 +182,9 @@ def test_daily_figures_follow_their_definition() -> None:
 
 def test_without_a_reference_only_what_compares_with_it_is_null() -> None:
     row = last_row(random_bars(33 * 96, seed=10))
-    assert set(reasons(row)) == {name for name in NAMES if "btc" in name}
-    assert set(reasons(row).values()) == {"no_reference"}
+    lacking = {name: reason for name, reason in reasons(row).items() if name not in BESIDE}
+    assert set(lacking) == {name for name in NAMES if "btc" in name and name not in BESIDE}
+    assert set(lacking.values()) == {"no_reference"}
 
 
 def test_a_daily_bar_that_arrives_late_is_not_used_before() -> None:
@@ -250,46 +256,25 @@ def test_day_by_day_and_hour_by_hour_equal_one_run_byte_for_byte() -> None:
         assert same_bytes(part, whole.filter(pl.col("ts").is_between(since, end, closed="left")))
 
 
-def test_indicators_equal_those_of_talib_after_warmup() -> None:
-    talib = pytest.importorskip("talib")
-    bars = random_bars(20 * 96, seed=13)
-    high, low, close = (bars[name].to_numpy() for name in ("high", "low", "close"))
-    upper, middle, lower = talib.BBANDS(close, 20, 2.0, 2.0, 0)
-    macd, signal, difference = talib.MACD(close, 12, 26, 9)
-    expected = {
-        "rsi_14": talib.RSI(close, 14),
-        "rsi_30": talib.RSI(close, 30),
-        "atr_14": 100 * talib.ATR(high, low, close, 14) / close,
-        "macd": macd,
-        "macd_signal": signal,
-        "macd_diff": difference,
-        "bb_width": (upper - lower) / middle,
-        "bb_position": (close - lower) / (upper - lower),
-        "stoch_k": talib.STOCHF(high, low, close, 14, 1, 0)[0],
-        "roc_12": talib.ROC(close, 12),
-    }
-    features = features_15m(bars)
-    for name, values in expected.items():
-        # 10 days: the start of TA-Lib's averages and of ours has faded below the tolerance.
-        np.testing.assert_allclose(
-            features[name].to_numpy()[960:], values[960:], rtol=1e-7, atol=1e-9, err_msg=name
-        )
-
-
 def test_a_real_year_computes_without_gaps_or_nonsense(shared_data: Path) -> None:
     bars = real_bars(shared_data)
-    reference = daily_from(bars.filter(pl.col("symbol") == "BTC/USDT:USDT"))
+    btc = bars.filter(pl.col("symbol") == "BTC/USDT:USDT")
     start = datetime(2025, 9, 1, tzinfo=UTC)
     features = features_15m(
-        bars.filter(pl.col("ts") >= start - LOOKBACK), reference_bars=reference, since=start
+        bars.filter(pl.col("ts") >= start - LOOKBACK),
+        reference_bars=daily_from(btc),
+        surroundings=Surroundings(reference_15m=btc, regimes=regimes(daily_from(btc), btc)),
+        since=start,
     )
     assert_frame_equal(
         features.select("symbol", "ts"),
         bars.filter(pl.col("ts") >= start).sort("symbol", "ts").select("symbol", "ts"),
     )
-    assert features["null_reasons"].unique().to_list() == ["{}"]
+    with_btc = features.filter(pl.col("ts") <= btc["ts"].max())  # other series end some bars later
+    assert with_btc["null_reasons"].unique().to_list() == ['{"ret_5m":"no_fine_bars","tier":"no_tier"}']
     assert features["rsi_14"].is_between(0, 100).all()
     assert features["stoch_k"].is_between(0, 100).all()
     btc = features.filter(pl.col("symbol") == "BTC/USDT:USDT")
+    assert btc["btc_ret_24h"].equals(btc["ret_24h"].alias("btc_ret_24h"))
     assert btc["corr_btc_30d"].to_numpy() == pytest.approx(1.0)
     assert btc["rel_btc_30d"].to_numpy() == pytest.approx(0.0, abs=1e-9)

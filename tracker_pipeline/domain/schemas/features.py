@@ -17,7 +17,7 @@ ML_FEATURES_15M: Final = Table(
         Column("ts", T.TIME, "open time of the bar; the features are known at available_at"),
         Column("available_at", T.TIME, "from when on the row may be used"),
         *(
-            Column(feature.name, T.FLOAT, feature.description, nullable=True)
+            Column(feature.name, T.TEXT if feature.is_text else T.FLOAT, feature.description, nullable=True)
             for feature in feature_catalogue.CATALOGUE
         ),
         Column("null_reasons", T.JSON, "reason code for each feature that is NULL"),

@@ -141,6 +141,7 @@ TRAINING_SET: Final = Table(
         *(
             Column(feature.name, T.FLOAT, feature.description, nullable=True)
             for feature in feature_catalogue.CATALOGUE
+            if not feature.is_text  # tier and regime of the signal are the setup's own
         ),
         Column("null_reasons", T.JSON, "reason code for each feature that is NULL"),
         Column("feature_set_version", T.TEXT, "version of the feature definitions"),

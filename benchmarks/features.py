@@ -1,0 +1,148 @@
+"""The full feature set over 90 symbols x 180 days of 15m bars, beside TA-Lib, pandas, and one new hour.
+
+Run: python benchmarks/features.py
+"""
+
+import sys
+import tempfile
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import talib
+from feature_peers import in_pandas
+from market import BARS, DAYS, START, SYMBOLS, bars, medians, verdict
+from memory import growth_mb
+from stored import Stored
+
+from tracker_pipeline.domain.features import BURN_IN, LOOKBACK, feature_blocks, features_15m
+from tracker_pipeline.storage import lake
+
+ROUNDS = 7
+END = START + timedelta(days=DAYS)
+
+
+def reference_of(frame: pl.DataFrame) -> pl.DataFrame:
+    """Daily bars of the first symbol, as if it were BTC."""
+    first = frame.filter(pl.col("symbol") == frame.item(0, "symbol"))
+    return first.group_by(pl.col("ts").dt.truncate("1d"), maintain_order=True).agg(pl.col("close").last())
+
+
+def with_talib(frame: pl.DataFrame) -> Callable[[], None]:
+    """Eight indicators of TA-Lib, symbol by symbol on arrays, their results thrown away."""
+    close, high, low = (frame[name].to_numpy().reshape(SYMBOLS, BARS) for name in ("close", "high", "low"))
+
+    def run() -> None:
+        for c, h, l in zip(close, high, low, strict=True):  # noqa: E741
+            talib.RSI(c, 14)
+            talib.MACD(c, 12, 26, 9)
+            talib.BBANDS(c, 20)
+            talib.ATR(h, l, c, 14)
+            talib.SMA(c, 20)
+            talib.EMA(c, 20)
+            talib.STOCH(h, l, c)
+            talib.ROC(c, 12)
+
+    return run
+
+
+def ours(frame: pl.DataFrame, reference: pl.DataFrame) -> int:
+    """Every row, a block of days at a time, as the asset stores them."""
+    return sum(block.height for block in feature_blocks(frame, reference_bars=reference))
+
+
+def agree(frame: pl.DataFrame, reference: pl.DataFrame) -> None:
+    """Refuse to compare with a peer that computes something else."""
+    few = frame.filter(pl.col("symbol").is_in(["C00/USDT", "C01/USDT"]))
+    mine = features_15m(few, reference_bars=reference).to_pandas()
+    theirs = in_pandas(few.to_pandas(), reference.to_pandas())
+    late = mine["ts"] >= START + timedelta(days=60)
+    for name in theirs.columns:
+        np.testing.assert_allclose(mine[name][late], theirs[name][late], rtol=1e-6, atol=1e-7, err_msg=name)
+
+
+def compute(frame: pl.DataFrame, reference: pl.DataFrame) -> list[bool]:
+    """Speed of the full set, and its memory."""
+    agree(frame, reference)
+    wide, daily = frame.to_pandas(), reference.to_pandas()
+    cases = {
+        "TA-Lib, 8 indicators": with_talib(frame),
+        "ours, in blocks": lambda: ours(frame, reference),
+        "ours, one frame": lambda: features_15m(frame, reference_bars=reference),
+    }
+    taken = medians(cases, ROUNDS) | medians({"pandas group-by": lambda: in_pandas(wide, daily)}, 1)
+    show(taken)
+    grown = growth_mb(lambda: ours(frame, reference))
+    print(f"one frame of all rows grows the process by {growth_mb(lambda: features_15m(frame)):.0f} MB")
+    full = taken["ours, in blocks"]
+    return [
+        verdict("time of eight TA-Lib indicators", full / taken["TA-Lib, 8 indicators"], 10),
+        verdict("faster than pandas group-by", taken["pandas group-by"] / full, 6, at_least=True),
+        verdict("growth of memory", grown, 400, unit="MB"),
+    ]
+
+
+def show(taken: dict[str, float]) -> None:
+    """Print what each case took."""
+    for name, seconds in taken.items():
+        print(f"{name:24} {seconds * 1000:9.1f} ms")
+
+
+def write(frame: pl.DataFrame, reference: pl.DataFrame) -> list[bool]:
+    """Speed and size of one stored day."""
+    day = features_15m(frame, reference_bars=reference, since=END - timedelta(days=1))
+    wide: pd.DataFrame = day.to_pandas()
+    with tempfile.TemporaryDirectory() as folder:
+        ours_path, theirs = Path(folder) / "ours.parquet", Path(folder) / "pandas.parquet"
+        taken = medians(
+            {
+                "pandas with snappy": lambda: wide.to_parquet(theirs, compression="snappy", index=False),
+                "lake": lambda: lake.write_parquet(day, ours_path),
+            },
+            3 * ROUNDS,
+        )
+        assert pl.read_parquet(ours_path).equals(day)
+        size = ours_path.stat().st_size / theirs.stat().st_size
+    show(taken)
+    return [
+        verdict(
+            "faster than pandas with snappy", taken["pandas with snappy"] / taken["lake"], 2, at_least=True
+        ),
+        verdict("size of pandas with snappy", size, 0.6),
+    ]
+
+
+def one_hour(frame: pl.DataFrame, reference: pl.DataFrame) -> list[bool]:
+    """One new hour of all symbols from storage, against everything from storage."""
+    since = END - timedelta(hours=1)
+    day = since.replace(hour=0)
+
+    def all_rows() -> None:
+        ours(stored.bars(START, END), reference)
+
+    def new_rows() -> None:
+        recent = stored.bars(day - BURN_IN, END)
+        closes = stored.closes(day - LOOKBACK, day - BURN_IN)
+        known = pl.concat([closes, recent])
+        assert features_15m(known, reference_bars=reference, since=since).height == 4 * SYMBOLS
+
+    with Stored(frame) as stored:
+        taken = medians({"180 days from storage": all_rows, "one hour from storage": new_rows}, 3)
+    show(taken)
+    share = taken["180 days from storage"] / taken["one hour from storage"]
+    return [verdict("of the full time, for one hour: 1 /", share, 50, at_least=True)]
+
+
+def main() -> int:
+    """Compare, print, and say by the exit code whether all targets are met."""
+    frame = bars()
+    reference = reference_of(frame)
+    met = [*compute(frame, reference), *write(frame, reference), *one_hour(frame, reference)]
+    return not all(met)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
