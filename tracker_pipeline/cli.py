@@ -278,8 +278,18 @@ def sandbox(
     replay: Annotated[
         list[Path] | None, typer.Option(help="Bar files to serve in place of simulated prices.", exists=True)
     ] = None,
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What is wrong with the exchange, such as throttle:retry_after=2,every=3; repeatable."
+        ),
+    ] = None,
 ) -> None:
-    """Run the sandbox exchange and chain alone, until Ctrl-C."""
+    """Run the sandbox exchange and chain alone, until Ctrl-C.
+
+    What is wrong with the exchange can be changed while it runs: GET, PUT, POST and DELETE /sandbox/faults.
+    """
+    _refuse_wrong_faults(fault or [])
     with _said_plainly():
         from tracker_pipeline.sandbox.server import SandboxOptions, run_sandbox
         from tracker_pipeline.settings import get_settings
@@ -297,6 +307,7 @@ def sandbox(
             chain_port=chain_port,
             whales=whales,
             replay=replay or (),
+            faults=fault or (),
         )
         run_sandbox(options, announce=lambda addresses: err.print_json(json.dumps(addresses)))
 
@@ -311,6 +322,15 @@ def doctor() -> None:
         mark = "[green]ok[/green]   " if finding.ok else "[red]wrong[/red]"
         out.print(f"{mark} {finding.subject}: {finding.text}", highlight=False, soft_wrap=True)
     raise typer.Exit(0 if all(finding.ok for finding in findings) else 1)
+
+
+def _refuse_wrong_faults(faults: list[str]) -> None:
+    from tracker_pipeline.sandbox.faults import FaultError, Faults
+
+    try:
+        Faults(faults)
+    except FaultError as error:
+        raise typer.BadParameter(str(error), param_hint="--fault") from None
 
 
 def _aware(text: str | None) -> datetime | None:

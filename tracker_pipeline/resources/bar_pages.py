@@ -23,8 +23,9 @@ class BarPages:
     Venues cut pages at either end, repeat them, and some ignore bounds, so a page proves only what lies between
     its first and last bar: what is left of the window on both sides is asked for again. Each such request reaches
     over to the bar that is known beside it. An answer that holds that bar and nothing more proves that nothing
-    more exists; one that lacks it is a wrong answer, and never taken for an empty one. Where no bar is known yet,
-    an empty answer counts when it is given twice.
+    more exists; one that lacks it, or holds bars from before what was asked for, is a wrong answer and never taken
+    for an empty one. Where no bar is known yet, where no page was ever seen to span that much, and where the
+    venue answers with later bars as well, it takes two such answers, to two different questions.
 
     Attributes:
         done_to: end of what has been answered for so far.
@@ -37,7 +38,13 @@ class BarPages:
         self._timeframe = timeframe
         self._step = duration(timeframe) // timedelta(milliseconds=1)
         self._known: dict[int, list[Any]] = {}
-        self._longest_page = 0
+        self._longest_span = 0  # ms from the first to the end of the last bar of any answer
+        self._is_cut = False
+        self._answered: tuple[tuple[int, int | None], list[Any]] = (
+            (0, 0),
+            [],
+        )  # the last question and its raw rows
+        self._repeated = False
         self.done_to = EPOCH
         self.out_of_reach_to = EPOCH
 
@@ -62,9 +69,14 @@ class BarPages:
         pending = [(first, stop)]
         while pending:
             left, right = pending.pop()
+            if self._is_cut and right - left > self._longest_span:
+                pending.append((left + self._longest_span, right))
+                right = left + self._longest_span
             inside = self._ask(left, right, page_bars)
             if not inside:
                 continue
+            # What was left over of an answer holds bars: this venue's pages are shorter than was asked for.
+            self._is_cut |= (left, right) != (first, stop)
             self._known |= {row[0]: row for row in inside}
             rest = [(left, inside[0][0]), (inside[-1][0] + self._step, right)]
             pending.extend((begin, end) for begin, end in rest if begin < end)
@@ -77,20 +89,19 @@ class BarPages:
         """
         beside = self._beside(left, right, page_bars)
         begin, end = min(beside | {left}), max(beside | {right - self._step}) + self._step
-        empty = 0
+        proofs = later = 0
         for attempt in range(_BELIEF_TRIES):
-            page = self._page(begin, end, page_bars)
-            inside = self._inside(page, left, right)
-            # A venue that serves one bar at a time shows its neighbour alone and would hide the rest.
-            if not inside and beside and self._longest_page <= 1:
-                inside = self._inside(self._page(left, right, page_bars), left, right)
-                if not inside:
-                    return []
+            page = self._page(begin, end, page_bars, bounded=attempt != 1)
+            inside = [row for row in page if left <= row[0] < right]
             if inside:
                 return inside
-            empty += not page
-            proven = empty > 1 if not beside else beside <= {row[0] for row in page}
-            if proven or (attempt and self._starts_later(page, right)):
+            holds = beside <= {row[0] for row in page} if beside else not page
+            if holds and not self._repeated and not (page and page[0][0] < begin):
+                proofs += 1
+            is_plain = not page or page[-1][0] < end
+            needed = 1 if beside and is_plain and end - begin <= self._longest_span else 2
+            later += attempt != 1 and bool(page) and page[0][0] >= right
+            if proofs >= needed or (later > 1 and self._starts_later(right)):
                 self._extend_reach(left, right)
                 return []
         raise TransientError(
@@ -107,9 +118,9 @@ class BarPages:
             found.add(before)
         return found
 
-    def _starts_later(self, page: list[list[Any]], right: int) -> bool:
-        """Whether later bars alone, with nothing earlier ever seen, show that the venue reaches back less far."""
-        if not page or page[0][0] < right or any(ms < right for ms in self._known):
+    def _starts_later(self, right: int) -> bool:
+        """Take it that the venue reaches back no further than `right`, unless something earlier was seen."""
+        if any(ms < right for ms in self._known):
             return False
         self.out_of_reach_to = max(self.out_of_reach_to, moment_of(right))
         return True
@@ -119,23 +130,28 @@ class BarPages:
         if self.out_of_reach_to == moment_of(left):
             self.out_of_reach_to = moment_of(right)
 
-    def _inside(self, page: list[list[Any]], left: int, right: int) -> list[list[Any]]:
-        return [row for row in page if left <= row[0] < right]
-
-    def _page(self, left: int, right: int, page_bars: int) -> list[list[Any]]:
-        """One answer, ascending."""
+    def _page(self, left: int, right: int, page_bars: int, *, bounded: bool) -> list[list[Any]]:
+        """One answer, ascending; without its end bounded, the venue may answer with whatever comes next."""
 
         def fetch(client: Any) -> list[list[Any]]:
             # Some venues charge by the size asked for; but ccxt cuts answers to it, repeated rows included.
             limit = min(page_bars, 2 * (right - left) // self._step + 8)
-            rows = client.fetch_ohlcv(self._symbol, self._timeframe, left, limit, {"until": right - 1})
+            until = right - 1 if bounded else None
+            params = {} if until is None else {"until": until}
+            rows = client.fetch_ohlcv(self._symbol, self._timeframe, left, limit, params)
             # ccxt takes an answer without any list of bars for one with an empty list.
-            if not rows and not _holds_list(client.last_json_response):
+            raw = _longest_list(client.last_json_response)
+            if not rows and raw is None:
                 raise ValueError("no list of bars")
+            # ccxt leaves out rows from before what was asked for, so a page that is served again looks short.
+            question, before = self._answered
+            self._repeated = len(raw or ()) > len(rows) and raw == before and question != (left, until)
+            self._answered = ((left, until), raw or [])
             return sorted(rows, key=lambda row: row[0])
 
         page = self._session.call(self._what(left, right), fetch)
-        self._longest_page = max(self._longest_page, len(page))
+        if page:
+            self._longest_span = max(self._longest_span, page[-1][0] - page[0][0] + self._step)
         return page
 
     def _what(self, left: int, right: int) -> str:
@@ -152,8 +168,10 @@ def _ms(moment: datetime) -> int:
     return (moment - EPOCH) // timedelta(milliseconds=1)
 
 
-def _holds_list(document: Any) -> bool:
-    """Whether there is a list of rows, or an empty one, anywhere in a JSON document."""
+def _longest_list(document: Any) -> list[Any] | None:
+    """The longest list of rows anywhere in a JSON document, which may be empty; None where there is no list."""
     if isinstance(document, dict):
-        return any(_holds_list(value) for value in document.values())
-    return isinstance(document, list) and all(isinstance(row, list | dict) for row in document)
+        lists = [found for found in map(_longest_list, document.values()) if found is not None]
+        return max(lists, key=len, default=None)
+    is_rows = isinstance(document, list) and all(isinstance(row, list | dict) for row in document)
+    return document if is_rows else None

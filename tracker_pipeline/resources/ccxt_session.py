@@ -186,6 +186,8 @@ class CcxtSession:
 
         text = str(error)
         detail = " ".join(_ADDRESS.sub("", text).split())[:_DETAIL_LENGTH]
+        if isinstance(error, ccxt.RequestTimeout):
+            detail = f"timed out after {self._timeout.total_seconds():g} s"
         said = f"{self.place} did not answer for {what} ({type(error).__name__}: {detail})"
         if isinstance(error, ccxt.AuthenticationError | ccxt.RestrictedLocation) or _REFUSED.search(text):
             return PermanentError(f"{said}: access is refused; use an address or a venue that serves you")

@@ -15,6 +15,7 @@ def _options() -> SandboxOptions:
     parser.add_argument("--chain-port", type=int, default=SandboxOptions.chain_port)
     parser.add_argument("--whales", type=int, default=SandboxOptions.whales)
     parser.add_argument("--replay", type=Path, nargs="*", default=())
+    parser.add_argument("--faults", nargs="*", default=())
     parser.add_argument("--stop-when-free", type=Path)
     return SandboxOptions(**vars(parser.parse_args()))
 

@@ -3,8 +3,8 @@
 What belongs here: routes, parameters and errors. What does not: the market behind them (`market.py`,
 `replay.py`), the shape of answers (`bybit.py`) and what the WebSocket pushes (`streams.py`).
 
-Spot and linear (perpetual) symbols are listed side by side with the same prices. An answer can be spoilt,
-delayed or refused in one place: a middleware added to the returned application sees every request.
+Spot and linear (perpetual) symbols are listed side by side with the same prices. What can be wrong with it is
+switched in `faults.py`.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -14,6 +14,9 @@ from typing import Any, Final
 from aiohttp import web
 
 from tracker_pipeline.sandbox import bybit
+from tracker_pipeline.sandbox.fault_answers import AnswerFaults
+from tracker_pipeline.sandbox.fault_market import FaultyMarket
+from tracker_pipeline.sandbox.faults import Faults
 from tracker_pipeline.sandbox.market import Listing, Market, SimulatedMarket, grid_offset_ms
 from tracker_pipeline.sandbox.replay import ReplayBars
 from tracker_pipeline.sandbox.series import MINUTE_MS
@@ -48,6 +51,7 @@ def make_exchange_app(
     replay: ReplayBars | None,
     clock: Callable[[], datetime],
     push_seconds: float = 1.0,
+    faults: Sequence[str] = (),
 ) -> web.Application:
     """Build the server.
 
@@ -57,15 +61,22 @@ def make_exchange_app(
         replay: recorded bars to serve in place of simulated ones; the recorded symbols are then the listed ones.
         clock: the exchange's time, aware.
         push_seconds: how often the WebSocket looks for something new to push.
+        faults: what is wrong with it to begin with, as `faults.py` writes them.
+
+    Raises:
+        FaultError: a fault is written wrongly.
     """
-    market: Market = SimulatedMarket(symbols, seed) if replay is None else replay
 
     def now_ms() -> int:
         return int(clock().timestamp() * 1000)
 
+    held = Faults(faults)
+    true_market: Market = SimulatedMarket(symbols, seed) if replay is None else replay
+    market = FaultyMarket(true_market, held, now_ms)
     api = _Api(market, now_ms)
     streams = Streams(market, now_ms, push_seconds, INTERVAL_MINUTES)
-    app = web.Application(middlewares=[_bybit_errors(now_ms)])
+    app = web.Application(middlewares=[_bybit_errors(now_ms), AnswerFaults(held).middleware()])
+    held.route(app)
     for path, answer in api.routes().items():
         app.router.add_get(path, _handler(answer, now_ms))
     for category in _CATEGORIES:

@@ -41,6 +41,7 @@ class SandboxOptions:
         chain_port: 0 takes any free port.
         whales: funded addresses on the chain.
         replay: bar files to serve instead of simulated prices.
+        faults: what is wrong with the exchange to begin with, as `faults.py` writes them.
         stop_when_free: a lock file; the sandbox ends when no process holds it any more.
     """
 
@@ -51,6 +52,7 @@ class SandboxOptions:
     chain_port: int = 0
     whales: int = 1_200
     replay: Sequence[Path] = ()
+    faults: Sequence[str] = ()
     stop_when_free: Path | None = None
 
 
@@ -73,7 +75,9 @@ async def _serve(options: SandboxOptions, announce: Callable[[dict[str, str]], N
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     replay = ReplayBars.from_files(options.replay) if options.replay else None
-    exchange = make_exchange_app(symbols=options.symbols, seed=options.seed, replay=replay, clock=_now)
+    exchange = make_exchange_app(
+        symbols=options.symbols, seed=options.seed, replay=replay, clock=_now, faults=options.faults
+    )
     chain = make_chain_app(
         start=_chain_start(options.folder),
         seed=options.seed,

@@ -91,8 +91,10 @@ class Streams:
     def news(self, topic: str, category: str, since_ms: int, now_ms: int) -> Iterator[Json]:
         """What has happened in (since_ms, now_ms] under a topic, as messages in order."""
         kind, *rest = topic.split(".")
-        listing = self._market.listings[rest[-1]]
+        listing = self._market.listings.get(rest[-1])
         rows: Iterator[Any]
+        if listing is None:  # delisted since it was subscribed to
+            return
         if kind == "kline":
             rows = self._kline(rest[0], listing, since_ms, now_ms)
         elif kind == "publicTrade":
