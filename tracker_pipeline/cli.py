@@ -174,7 +174,7 @@ def sql_command(
         from tracker_pipeline.commands.summary import write_rows
         from tracker_pipeline.storage.query import run_query
 
-        rows = run_query(statement).pl()
+        rows = run_query(statement)
         write_rows(out, rows, format.value, output)
 
 

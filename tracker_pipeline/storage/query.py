@@ -1,39 +1,92 @@
 """SQL for people: DuckDB over every table, hot and cold rows as one relation, each row once.
 
+DuckDB asks each table for the columns and rows that its plan needs; the question goes on to Postgres and the files.
+
 What belongs here: how a query finds its tables. What does not: reads for assets (`spanning`).
 """
 
 import re
+import threading
+from collections.abc import Sequence
+from typing import Any
 
 import duckdb
 import polars as pl
+import pyarrow as pa
+import pyarrow.dataset as ds
 
 from tracker_pipeline.domain.schemas import TABLES, ColumnType, Table
-from tracker_pipeline.resources.errors import PermanentError
-from tracker_pipeline.storage.spanning import read_in_snapshot, snapshot
+from tracker_pipeline.resources.errors import PermanentError, PipelineError
+from tracker_pipeline.storage.pushdown import conditions_of_arrow
+from tracker_pipeline.storage.relations import Relation, relation_of
+from tracker_pipeline.storage.snapshots import Snapshot, snapshot
+from tracker_pipeline.storage.spanning import Wanted, hot_tables, read
 
 # DuckDB's widest exact types. A balance beyond 2^127 fails the query rather than being rounded.
 _CASTS = {ColumnType.WEI: "HUGEINT", ColumnType.NUMERIC: "DECIMAL(38, 10)"}
 
 
-def run_query(statement: str) -> duckdb.DuckDBPyRelation:
-    """Run one SELECT over our tables and return its result as a relation, not yet fetched.
+def run_query(statement: str) -> pl.DataFrame:
+    """Run one SELECT over our tables and return its result.
 
     All tables of the statement are read in one snapshot of the database.
 
     Raises:
         PermanentError: the statement is not valid, or names a table that does not exist.
+        TransientError: the database or the lake does not answer.
     """
     try:
-        connection = _closed_off()
-        _refuse_other_than_select(connection, statement)
-        wanted = _tables_of(statement)
-        with snapshot() as cursor:
-            for table in wanted:
-                _offer(connection, table, read_in_snapshot(cursor, table, None, None).collect())
-        return connection.sql(statement)
+        with _closed_off() as connection:
+            _refuse_other_than_select(connection, statement)
+            wanted = [relation_of(name) for name in _tables_of(statement)]
+            with snapshot(*(table for relation in wanted for table in hot_tables(relation))) as moment:
+                return _run(connection, statement, [_Source(moment, relation) for relation in wanted])
     except duckdb.Error as error:
         raise PermanentError(f"the query failed: {' '.join(str(error).split())}") from error
+
+
+def _run(connection: duckdb.DuckDBPyConnection, statement: str, sources: Sequence["_Source"]) -> pl.DataFrame:
+    for source in sources:
+        _offer(connection, source)
+    try:
+        return connection.sql(statement).pl()
+    except duckdb.Error as error:
+        # What failed in a source comes out of DuckDB as its own, with a traceback for a text.
+        raise next((source.failure for source in sources if source.failure), error) from None
+
+
+class _Source(ds.InMemoryDataset):  # type: ignore[misc]  # Arrow has no type information
+    """One of our tables, as DuckDB sees an Arrow dataset: asked for columns and a filter, it answers with rows."""
+
+    def __init__(self, moment: Snapshot, relation: Relation) -> None:
+        empty = pl.DataFrame(schema=dict(relation.columns)).to_arrow(compat_level=pl.CompatLevel.oldest())
+        super().__init__(empty)
+        self.relation = relation
+        self.failure: PipelineError | None = None
+        self._moment = moment
+
+    def scanner(self, columns: list[str] | None = None, filter: Any = None, **_: Any) -> ds.Scanner:  # noqa: A002
+        """The rows that pass `filter`, in `columns`. DuckDB relies on both."""
+        kept = list(self.relation.columns) if columns is None else columns
+        needed = [n for n in self.relation.columns if n in kept or (filter is not None and _names(filter, n))]
+        wanted = Wanted(columns=needed, conditions=conditions_of_arrow(filter, self.schema))
+        try:
+            with _one_at_a_time:
+                rows = read(self._moment, self.relation, wanted)
+            table = rows.collect(engine="streaming").to_arrow(compat_level=pl.CompatLevel.oldest())
+        except PipelineError as error:
+            self.failure = error
+            raise
+        return ds.dataset(table).scanner(columns=kept, filter=filter)
+
+
+# A snapshot is one connection, and DuckDB may open two tables at once.
+_one_at_a_time = threading.Lock()
+
+
+def _names(expression: pa.compute.Expression, column: str) -> bool:
+    """Whether an expression may speak of a column; it says so in words only."""
+    return re.search(rf"(?<!\w){re.escape(column)}(?!\w)", str(expression)) is not None
 
 
 def _closed_off() -> duckdb.DuckDBPyConnection:
@@ -50,24 +103,26 @@ def _refuse_other_than_select(connection: duckdb.DuckDBPyConnection, statement: 
         raise PermanentError("give one SELECT: tables are written by materializing assets, not by SQL")
 
 
-def _tables_of(statement: str) -> list[Table]:
-    """Tables whose qualified name stands anywhere in a statement; one too many is only read in vain.
+def _tables_of(statement: str) -> list[str]:
+    """Tables whose qualified name stands anywhere in a statement; one too many is only offered in vain.
 
     DuckDB's own list of a statement's tables fails on joins by USING.
     """
-    return [table for table in TABLES.values() if _name_pattern(table).search(statement)]
+    return [table.name for table in TABLES.values() if _name_pattern(table).search(statement)]
 
 
 def _name_pattern(table: Table) -> re.Pattern[str]:
     return re.compile(rf'(?<![\w."])"?{table.schema}"?\s*\.\s*"?{table.table}(?!\w)', re.IGNORECASE)
 
 
-def _offer(connection: duckdb.DuckDBPyConnection, table: Table, rows: pl.DataFrame) -> None:
-    connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{table.schema}"')
-    source = f"rows_of_{table.schema}_{table.table}"
-    connection.register(source, rows)
+def _offer(connection: duckdb.DuckDBPyConnection, source: _Source) -> None:
+    schema, table = source.relation.qualified
+    connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')
+    name = f"rows_of_{schema}_{table}"
+    connection.register(name, source)
+    assert source.relation.declared is not None  # noqa: S101  # for the type checker
     columns = ", ".join(
         f'CAST("{c.name}" AS {_CASTS[c.type]}) AS "{c.name}"' if c.type in _CASTS else f'"{c.name}"'
-        for c in table.columns
+        for c in source.relation.declared.columns
     )
-    connection.execute(f'CREATE VIEW "{table.schema}"."{table.table}" AS SELECT {columns} FROM {source}')  # noqa: S608
+    connection.execute(f'CREATE VIEW "{schema}"."{table}" AS SELECT {columns} FROM {name}')  # noqa: S608

@@ -4,23 +4,39 @@ The hot rows and the manifest are read in one snapshot of the database, so a mov
 commits meanwhile is seen either wholly or not at all. A hot row stands before a cold row of the same key: it is a
 correction that the archive has not taken yet.
 
-What belongs here: reads over both. What does not: moving rows (`archive`), SQL for people (`query`).
+What belongs here: reads over both. What does not: moving rows (`archive`), SQL for people (`query`), which filters
+reach the stores (`pushdown`).
 """
 
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Any
 
 import polars as pl
+from psycopg import sql
 
-from tracker_pipeline.domain.schemas import TABLES, ColumnType, Table
-from tracker_pipeline.storage import lake
-from tracker_pipeline.storage.database import arrow_connect
+from tracker_pipeline.storage.pushdown import Condition, conditions_of
+from tracker_pipeline.storage.relations import Relation, relation_of
+from tracker_pipeline.storage.snapshots import Snapshot, snapshot
 
-_AS_TEXT = {ColumnType.NUMERIC, ColumnType.WEI, ColumnType.JSON}
 
-Cursor = Any  # adbc gives its cursor no useful type
+@dataclass(frozen=True)
+class Wanted:
+    """What is wanted of a table.
+
+    Attributes:
+        start: earliest moment, aware; None from the beginning.
+        end: first moment that is not wanted, aware; None to the end.
+        columns: in this order; None for all.
+        conditions: that each row fulfils; more may be filtered afterwards.
+        at: time of the UTC day; rows of other times are not wanted.
+    """
+
+    start: datetime | None = None
+    end: datetime | None = None
+    columns: Sequence[str] | None = None
+    conditions: Sequence[Condition] = ()
+    at: time | None = None
 
 
 def scan(
@@ -34,137 +50,155 @@ def scan(
 ) -> pl.LazyFrame:
     """Rows of `table` in [start, end), hot and cold as one, each key once.
 
+    The table is read as it is now, whenever the frame is collected: its hot rows at once, its files at collection. A
+    file that is replaced meanwhile stays for another day (`sweeping.GRACE`).
+
     Args:
         table: schema and table, such as `market.ohlc_15m`.
         start: earliest moment, aware; None reads from the beginning.
         end: first moment that is not read, aware; None reads to the end.
-        columns: what to keep, in this order; None keeps all declared columns.
-        predicate: further filter on the rows, applied after they are read.
+        columns: what to keep, in this order; None keeps all declared columns. No other is fetched.
+        predicate: further condition on each row by itself. Comparisons with constants joined by `&` reach Postgres
+            and the row groups of the files; give them here rather than filter afterwards.
         at: time of the UTC day; rows of other times are not read. The closing bars of a month are 1 % of its bars.
 
     Returns:
-        A lazy frame in the declared schema. The hot rows are read now, the files when it is collected.
+        A lazy frame in the declared schema.
 
     Raises:
-        KeyError: no such table.
+        KeyError: no such table or column.
         ValueError: a bound is given for a table without time, or has no time zone.
+        PermanentError: a file is missing, or a table may not be read.
+        TransientError: the database or the lake does not answer.
     """
-    declared = TABLES[table]
-    _refuse_bad_bounds(declared, start, end)
-    with snapshot() as cursor:
-        rows = read_in_snapshot(
-            cursor, declared, start, end, only=_needed(declared, columns, predicate), at=at
-        )
-    if predicate is not None:
-        rows = rows.filter(predicate)
-    return rows.select(columns) if columns is not None else rows
+    relation = relation_of(table)
+    _refuse_bad_bounds(relation, start, end)
+    kept = list(relation.columns) if columns is None else list(columns)
+    needed = [*kept, *(() if predicate is None else predicate.meta.root_names())]
+    if unknown := sorted(set(needed) - set(relation.columns)):
+        raise KeyError(f"{table} has no column {', '.join(unknown)}")
+    wanted = Wanted(start, end, list(dict.fromkeys(needed)), conditions_of(predicate), at)
+    with snapshot(*hot_tables(relation)) as moment:
+        rows = read(moment, relation, wanted)
+    return rows.select(kept) if predicate is None else rows.filter(predicate).select(kept)
 
 
-@contextmanager
-def snapshot() -> Iterator[Cursor]:
-    """A cursor whose every read sees the database as of one moment."""
-    with arrow_connect() as connection, connection.cursor() as cursor:
-        cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        yield cursor
+def hot_tables(relation: Relation) -> list[tuple[str, str]]:
+    """What to lock before a snapshot in which the relation is read."""
+    return [relation.qualified] if relation.hot else []
 
 
-def read_in_snapshot(
-    cursor: Cursor,
-    table: Table,
-    start: datetime | None,
-    end: datetime | None,
-    *,
-    only: Collection[str] = (),
-    at: time | None = None,
-) -> pl.LazyFrame:
-    """Rows of `table` in [start, end) as the cursor's snapshot sees them.
-
-    Args:
-        cursor: of `snapshot`.
-        table: the table.
-        start: earliest moment.
-        end: first moment that is not read.
-        only: columns to read, its key among them; none given reads all.
-        at: time of the UTC day, for a table that has time.
-    """
-    paths = _live_paths(cursor, table, start, end)
-    names = [name for name in table.column_by_name if not only or name in only]
-    cold = lake.scan_parts(table, paths).select(names)
-    if table.time_column and paths:
-        cold = cold.filter(_within(table.time_column, start, end, at))
-    if table.store == "lake":
-        return cold
-    hot = _hot_rows(cursor, table, names, start, end, at)
+def read(moment: Snapshot, relation: Relation, wanted: Wanted) -> pl.LazyFrame:
+    """The rows as the snapshot sees them; those that fail a condition may be among them still."""
+    names = list(relation.columns) if wanted.columns is None else list(wanted.columns)
+    conditions = [
+        c for c in wanted.conditions if c.column in relation.columns and c.fits(relation.columns[c.column])
+    ]
+    days, paths = _live_parts(moment, relation, wanted)
+    hot = _hot_rows(moment, relation, wanted, names, conditions) if relation.hot else None
     if not paths:
-        return hot.lazy()
-    return pl.concat([_not_corrected(cold, hot, table), hot.lazy()])
+        return pl.LazyFrame(schema={n: relation.columns[n] for n in names}) if hot is None else hot.lazy()
+    cold = relation.cold(paths)
+    for condition in (*_within(relation, wanted), *(c.as_polars() for c in conditions)):
+        cold = cold.filter(condition)
+    if hot is None:
+        return cold.select(names)
+    if relation.corrects:
+        corrected = _corrected_keys(moment, relation, wanted, days, conditions)
+        if corrected.height:
+            cold = cold.join(corrected.lazy(), on=relation.key, how="anti")
+    return pl.concat([cold.select(names), hot.lazy()])
 
 
-def _needed(table: Table, columns: Sequence[str] | None, predicate: pl.Expr | None) -> set[str]:
-    """What must be read to return some columns; nothing for all."""
-    if columns is None:
-        return set()
-    filtered_by = predicate.meta.root_names() if predicate is not None else []
-    time_column = [table.time_column] if table.time_column else []
-    return {*table.key, *time_column, *columns, *filtered_by}
-
-
-def _not_corrected(cold: pl.LazyFrame, hot: pl.DataFrame, table: Table) -> pl.LazyFrame:
-    return cold.join(hot.lazy().select(table.key), on=table.key, how="anti") if hot.height else cold
-
-
-def _live_paths(cursor: Cursor, table: Table, start: datetime | None, end: datetime | None) -> list[str]:
-    first = start.date() if start else date.min
-    last = (end - timedelta(microseconds=1)).date() if end else date.max
-    cursor.execute(
-        "SELECT path FROM archive.batches WHERE table_name = $1 AND state = 'live'"
-        " AND data_day BETWEEN $2 AND $3 ORDER BY data_day",
-        (table.name, first, last),
+def _live_parts(moment: Snapshot, relation: Relation, wanted: Wanted) -> tuple[Collection[date], list[str]]:
+    """Days and files of the parts that may hold rows of the window."""
+    if relation.time_column is None:
+        return [], []
+    first = wanted.start.astimezone(UTC).date() if wanted.start else date.min
+    last = (wanted.end - timedelta(microseconds=1)).astimezone(UTC).date() if wanted.end else date.max
+    found = moment.read(
+        sql.SQL(
+            "SELECT data_day, path FROM archive.batches WHERE table_name = {} AND state = 'live'"
+            " AND data_day BETWEEN {}::date AND {}::date ORDER BY data_day, batch_id"
+        ).format(sql.Literal(relation.name), sql.Literal(first.isoformat()), sql.Literal(last.isoformat()))
     )
-    return [row[0] for row in cursor.fetchall()]
+    return found.get_column("data_day").to_list(), found.get_column("path").to_list()
 
 
 def _hot_rows(
-    cursor: Cursor,
-    table: Table,
+    moment: Snapshot,
+    relation: Relation,
+    wanted: Wanted,
     names: Sequence[str],
-    start: datetime | None,
-    end: datetime | None,
-    at: time | None,
+    conditions: Sequence[Condition],
 ) -> pl.DataFrame:
-    columns = [table.column_by_name[name] for name in names]
-    selected = ", ".join(
-        f'"{column.name}"::text AS "{column.name}"' if column.type in _AS_TEXT else f'"{column.name}"'
-        for column in columns
+    chosen = [*_bounds(relation, wanted.start, wanted.end), *(c.as_sql() for c in conditions)]
+    if wanted.at is not None:
+        time_of_day = sql.SQL("({} AT TIME ZONE 'UTC')::time = {}::time")
+        column = sql.Identifier(relation.time_column or "")
+        chosen.append(time_of_day.format(column, sql.Literal(wanted.at.isoformat())))
+    rows = _select(moment, relation, names, chosen)
+    return rows.sort(relation.key) if set(relation.key) <= set(names) else rows
+
+
+def _corrected_keys(
+    moment: Snapshot,
+    relation: Relation,
+    wanted: Wanted,
+    days: Collection[date],
+    conditions: Sequence[Condition],
+) -> pl.DataFrame:
+    """Keys of hot rows that may stand before a cold one.
+
+    Only conditions on the key narrow them: a correction counts even if its new values fail the others, since its old
+    ones must not come back.
+    """
+    bounds: list[sql.Composable] = []
+    if relation.time_column in relation.key:
+        first = datetime.combine(min(days), datetime.min.time(), UTC)
+        last = datetime.combine(max(days), datetime.min.time(), UTC) + timedelta(days=1)
+        bounds = _bounds(relation, max(first, wanted.start or first), min(last, wanted.end or last))
+    of_key = [c.as_sql() for c in conditions if c.column in relation.key]
+    return _select(moment, relation, relation.key, [*bounds, *of_key])
+
+
+def _select(
+    moment: Snapshot, relation: Relation, names: Sequence[str], conditions: Sequence[sql.Composable]
+) -> pl.DataFrame:
+    columns = [sql.SQL("{} AS {}").format(sql.SQL(relation.hot[n]), sql.Identifier(n)) for n in names]
+    statement = sql.SQL("SELECT {} FROM {}").format(
+        sql.SQL(", ").join(columns), sql.Identifier(*relation.qualified)
     )
-    bounds = [(">=", start), ("<", end)]
-    given = [(operator, moment) for operator, moment in bounds if moment is not None]
-    conditions = [f'"{table.time_column}" {op} ${i}' for i, (op, _) in enumerate(given, start=1)]
-    if at is not None:
-        conditions.append(f"(\"{table.time_column}\" AT TIME ZONE 'UTC')::time = '{at.isoformat()}'")
-    statement = f'SELECT {selected} FROM "{table.schema}"."{table.table}"'  # noqa: S608  # names of ours
-    where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-    cursor.execute(statement + where, tuple(moment for _, moment in given) or None)
-    rows = pl.DataFrame(cursor.fetch_arrow_table())
-    return rows.select(pl.col(column.name).cast(column.type.polars) for column in columns).sort(table.key)
+    if conditions:
+        statement += sql.SQL(" WHERE {}").format(sql.SQL(" AND ").join(conditions))
+    return moment.read(statement).cast({name: relation.columns[name] for name in names})
 
 
-def _within(column: str, start: datetime | None, end: datetime | None, at: time | None) -> pl.Expr:
-    condition = pl.lit(value=True)
-    if start is not None:
-        condition &= pl.col(column) >= start.astimezone(UTC)
-    if end is not None:
-        condition &= pl.col(column) < end.astimezone(UTC)
-    if at is not None:
-        condition &= pl.col(column).dt.time() == at
-    return condition
+def _bounds(relation: Relation, start: datetime | None, end: datetime | None) -> list[sql.Composable]:
+    column = relation.time_column or ""
+    given = [(">=", start), ("<", end)]
+    return [
+        Condition(column, operator, (moment,)).as_sql() for operator, moment in given if moment is not None
+    ]
 
 
-def _refuse_bad_bounds(table: Table, start: datetime | None, end: datetime | None) -> None:
+def _within(relation: Relation, wanted: Wanted) -> list[pl.Expr]:
+    column = pl.col(relation.time_column or "")
+    bounds = []
+    if wanted.start is not None:
+        bounds.append(column >= wanted.start.astimezone(UTC))
+    if wanted.end is not None:
+        bounds.append(column < wanted.end.astimezone(UTC))
+    if wanted.at is not None:
+        bounds.append(column.dt.time() == wanted.at)
+    return bounds
+
+
+def _refuse_bad_bounds(relation: Relation, start: datetime | None, end: datetime | None) -> None:
     for bound in (start, end):
         if bound is None:
             continue
-        if table.time_column is None:
-            raise ValueError(f"{table.name} has no time, so it is read whole")
+        if relation.time_column is None:
+            raise ValueError(f"{relation.name} has no time, so it is read whole")
         if bound.tzinfo is None:
             raise ValueError(f"{bound!r} has no time zone: bounds are aware")

@@ -149,7 +149,7 @@ def test_sql_sees_hot_and_cold_rows_as_one_table(two_days):
     archive.move_day(TABLE, DAY, cut=AFTER, run_id="r")
     result = run_query(
         "SELECT count(*), count(DISTINCT ts), min(ts), max(close) FROM market.ohlc_15m WHERE venue = 'bybit'"
-    ).fetchall()
+    ).rows()
     assert result[0][:2] == (192, 192)
     assert result[0][3] == two_days.get_column("close").max()
 
@@ -168,7 +168,7 @@ def test_sql_sees_hot_and_cold_rows_as_one_table(two_days):
 )
 def test_sql_may_name_its_tables_in_any_way(two_days, statement):
     archive.move_day(TABLE, DAY, cut=AFTER, run_id="r")
-    assert run_query(statement).fetchall() == [(192,)]
+    assert run_query(statement).rows() == [(192,)]
 
 
 @pytest.mark.parametrize(
