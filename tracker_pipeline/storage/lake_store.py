@@ -9,7 +9,7 @@ What belongs here: bytes under names. What does not: what is in a file (`lake`),
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,6 +22,13 @@ from tracker_pipeline.settings import get_settings
 
 _CHUNK_BYTES = 8 * 1024 * 1024
 UNFINISHED = ".unfinished"
+
+
+Step = Callable[[str], None]
+
+
+def no_step(_: str) -> None:
+    """Nobody wants to know how far it is."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +54,12 @@ class Staged(Protocol):
 
     file: Path
 
-    def publish(self) -> Stored:
-        """Make it durable and give it its name, in one step that happens wholly or not at all."""
+    def publish(self, step: Step = no_step) -> Stored:
+        """Make it durable and give it its name, in one step that happens wholly or not at all.
+
+        Args:
+            step: told "after fsync" and "after rename" as they are reached; a put is both.
+        """
         ...
 
 
@@ -224,14 +235,16 @@ class _StagedInFolder:
         self._target = target
         self.file = target.with_name(target.name + UNFINISHED)
 
-    def publish(self) -> Stored:
+    def publish(self, step: Step = no_step) -> Stored:
         """Sync the bytes, rename, sync the folder."""
         with self.file.open("rb") as source:
             os.fsync(source.fileno())
             size = os.fstat(source.fileno()).st_size
             found = digest(cast("BinaryIO", source))
+        step("after fsync")
         self.file.replace(self._target)
         _sync_folder(self._target.parent)
+        step("after rename")
         return Stored(self._path, size, found)
 
 

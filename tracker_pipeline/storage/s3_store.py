@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, cast
 
 from tracker_pipeline.resources.errors import TransientError
 from tracker_pipeline.settings import get_settings
-from tracker_pipeline.storage.lake_store import Found, Staged, Stored, digest
+from tracker_pipeline.storage.lake_store import Found, Staged, Step, Stored, digest, no_step
 
 _CHUNK_BYTES = 8 * 1024 * 1024
 _CONNECT_SECONDS = 5
@@ -176,9 +176,12 @@ class _StagedForPut:
         self._path = path
         self.file = file
 
-    def publish(self) -> Stored:
+    def publish(self, step: Step = no_step) -> Stored:
         """Put the file under its name."""
-        return self._store.put(self.file, self._path)
+        step("after fsync")
+        stored = self._store.put(self.file, self._path)
+        step("after rename")
+        return stored
 
 
 def _environment(*names: str) -> str | None:
