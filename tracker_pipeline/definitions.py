@@ -20,6 +20,7 @@ from tracker_pipeline.assets import (
     steth_rates,
     training_set,
     whale_balance_snapshots,
+    whale_candidates,
     whale_universe,
 )
 from tracker_pipeline.automation import jobs, schedules, sensors, upkeep
@@ -44,6 +45,7 @@ TABLE_ASSETS: list[dg.AssetsDefinition] = [
     labels.strategy_channel_labels,
     training_set.training_set,
     whale_universe.whale_universe,
+    whale_candidates.whale_candidates,
     whale_balance_snapshots.whale_balance_snapshots,
     steth_rates.steth_rates,
     accumulation_scores.accumulation_scores,

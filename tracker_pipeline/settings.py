@@ -84,8 +84,30 @@ class Market(_Strict):
         return f"{base}/{self.quote}{suffix}"
 
 
+class DiscoveryConfig(_Strict):
+    """Which transfers make candidates, and how candidates become watched addresses.
+
+    Attributes:
+        least: asset to the smallest transfer that counts, in whole ether or tokens; an asset that is not named is
+            not scanned.
+        accept: `by_list`: candidates are proposals, and those wanted go into an address list. `automatic`: every
+            account (no contract) that was found enters at the next materialization of the universe.
+        blocks_per_request: blocks whose events are asked for at once.
+    """
+
+    least: Mapping[str, Annotated[float, Field(gt=0)]]
+    accept: Literal["by_list", "automatic"]
+    blocks_per_request: int = Field(gt=0)
+
+
 class ChainConfig(_Strict):
-    """Which network is read and how."""
+    """Which network is read and how.
+
+    Attributes:
+        top: how many of the largest addresses of either snapshot a score speaks of; None for all.
+        min_balance_eth: and how much an address must have held in either; ranks and floors apply after all were
+            read.
+    """
 
     network: str
     multicall3: str
@@ -94,6 +116,9 @@ class ChainConfig(_Strict):
     confirmations: int = Field(ge=0)
     lookback_hours: tuple[int, ...] = Field(min_length=1)
     max_unknown_frac: float = Field(ge=0, le=1)
+    top: int | None = Field(gt=0)
+    min_balance_eth: float = Field(ge=0)
+    discovery: DiscoveryConfig
 
 
 class ArchiveConfig(_Strict):
@@ -130,16 +155,36 @@ class PriceFeedConfig(_Strict):
     max_age_hours: float = Field(default=25, gt=0)
 
 
-class Endpoints(_Strict):
-    """Where data comes from in one setting."""
+class NetworkConfig(_Strict):
+    """One network: where it is read, and what on it.
 
-    exchange_url: str | None = None
+    Attributes:
+        chain_id: what each endpoint must say it serves.
+        rpc_urls: JSON-RPC endpoints in order of preference.
+        rpc_urls_env: the variable that holds them, separated by commas, where they are secret.
+        address_lists: files or URLs of addresses to watch.
+        exclusion_lists: files or URLs of addresses not to watch, with the reason.
+        tokens: ERC-20 tokens by name.
+        steth_feed: what says how much ether one stETH is worth.
+    """
+
     chain_id: int
     rpc_urls: tuple[str, ...] = ()
     rpc_urls_env: str | None = None
     address_lists: tuple[str, ...] = ()
+    exclusion_lists: tuple[str, ...] = ()
     tokens: Mapping[str, TokenConfig] = Field(default_factory=dict)
     steth_feed: PriceFeedConfig | None = None
+
+
+class Endpoints(NetworkConfig):
+    """Where data comes from in one setting.
+
+    The fields of a network are those of `chain.network`; `networks` names others that are read beside it.
+    """
+
+    exchange_url: str | None = None
+    networks: Mapping[str, NetworkConfig] = Field(default_factory=dict)
 
 
 class PipelineConfig(_Strict):
@@ -273,7 +318,21 @@ def get_endpoints() -> Endpoints:
         raise ConfigurationError(f"the configuration has no endpoints for the setting {setting!r}") from None
 
 
-def rpc_urls(endpoints: Endpoints) -> tuple[SecretStr, ...]:
+def get_networks() -> Mapping[str, NetworkConfig]:
+    """The networks that are read, by name, in the setting in force.
+
+    Raises:
+        ConfigurationError: one is configured twice.
+    """
+    endpoints, first = get_endpoints(), get_config().chain.network
+    if first in endpoints.networks:
+        raise ConfigurationError(
+            f"{first} is configured twice: as chain.network with the endpoints, and under endpoints.networks"
+        )
+    return {first: endpoints, **endpoints.networks}
+
+
+def rpc_urls(endpoints: NetworkConfig) -> tuple[SecretStr, ...]:
     """The JSON-RPC URLs in order of preference; they may carry keys, so they are secrets.
 
     Raises:

@@ -22,7 +22,7 @@ def served(app: web.Application) -> Iterator[str]:
         await site.start()
         return int(runner.addresses[0][1])
 
-    port = asyncio.run_coroutine_threadsafe(start(), loop).result(timeout=10)
+    port = asyncio.run_coroutine_threadsafe(start(), loop).result(timeout=60)
     try:
         yield f"http://127.0.0.1:{port}"
     finally:

@@ -1,31 +1,47 @@
 """Whether the watched addresses gained or lost since a day, a week and a month before each hour."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from typing import Any, Final
 
 import dagster as dg
 import polars as pl
 
 from tracker_pipeline import keys
-from tracker_pipeline.assets.declaration import hour_of, table_asset
+from tracker_pipeline.assets.declaration import table_asset
+from tracker_pipeline.assets.networks import HOUR, hourly_frames
+from tracker_pipeline.assets.snapshot_reads import (
+    ether_snapshot,
+    price_change_48h_pct,
+    snapshot_times,
+    steth_rate,
+    stored_coverage,
+    total_points,
+)
 from tracker_pipeline.domain import schemas
-from tracker_pipeline.domain.accumulation import accumulation_score, find_baseline
-from tracker_pipeline.domain.accumulation_tags import tags
-from tracker_pipeline.domain.holdings import ETHER_ASSETS, common_assets
+from tracker_pipeline.domain.accumulation import find_baseline, score_of
+from tracker_pipeline.domain.accumulation_tags import tags_of
+from tracker_pipeline.domain.holdings import (
+    MICRO,
+    WEI_PER_ETH,
+    Cohort,
+    among_largest,
+    common_assets,
+    holdings_of,
+    usable_rate,
+)
+from tracker_pipeline.domain.score_view import chart, movers, without_driver
+from tracker_pipeline.domain.snapshot_quality import coverage_quality
 from tracker_pipeline.partitions import HOURLY
 from tracker_pipeline.resources.failures import classified
-from tracker_pipeline.settings import get_config
-from tracker_pipeline.storage import scan
+from tracker_pipeline.settings import get_config, get_networks
 from tracker_pipeline.storage.io_managers import PartitionFrames
 
-_SNAPSHOTS: Final = schemas.WHALE_BALANCE_SNAPSHOTS.name
-_RATES: Final = schemas.STETH_RATES.name
 # A baseline may lie an hour beside the ideal one; further away it would measure another period.
-_TOLERANCE: Final = timedelta(minutes=60)
-# Below this share of known balances a sum says more about the node than about the whales.
-_LEAST_COVERAGE: Final = 0.70
+TOLERANCE: Final = timedelta(minutes=60)
+_CHART_DAYS: Final = timedelta(days=3)
 
 
 @table_asset(
@@ -39,79 +55,75 @@ _LEAST_COVERAGE: Final = 0.70
 )
 def accumulation_scores(context: dg.AssetExecutionContext) -> PartitionFrames:
     """Score the hours of the run one after the other."""
-    return PartitionFrames(_hours(context))
-
-
-def _hours(context: dg.AssetExecutionContext) -> Iterator[tuple[str, pl.DataFrame]]:
+    read = partial(score_hour, context.run.run_id)
     with classified():
-        network = get_config().chain.network
-        for key in context.partition_keys:
-            hour = hour_of(key)
-            current = _snapshot(network, hour)
-            rate = _steth_rate(network, hour)
-            rows = [
-                _score(network, hour, timedelta(hours=hours), current, rate)
-                for hours in get_config().chain.lookback_hours
-            ]
-            frame = pl.DataFrame(rows, schema=schemas.ACCUMULATION_SCORES.polars_schema, orient="row")
-            day = frame.row(0, named=True)
-            context.add_asset_metadata(
-                {"score_pct over the first look-back": str(day["score_pct"]), "status": day["status"]},
-                partition_key=key,
-            )
-            yield key, frame.with_columns(run_id=pl.lit(context.run.run_id))
+        networks = tuple(get_networks())
+
+    def hours() -> Any:
+        with classified():
+            yield from hourly_frames(context, schemas.ACCUMULATION_SCORES, networks, read)
+
+    return PartitionFrames(hours())
 
 
-def _score(
-    network: str, hour: datetime, lookback: timedelta, current: pl.DataFrame, rate: Decimal | None
-) -> dict[str, Any]:
-    runs = _snapshot_times(network, hour - lookback - _TOLERANCE, hour - lookback + _TOLERANCE)
-    at = find_baseline(runs, at=hour, lookback=lookback, tolerance=_TOLERANCE)
-    baseline = _snapshot(network, at) if at else current.clear()
-    # A token that only one of the two snapshots has read would look like it was bought or sold.
-    now, then = common_assets(current, baseline) if at else (current, baseline)
-    result = accumulation_score(now, then, steth_rate=rate)
-    complete = _coverage(current) >= _LEAST_COVERAGE
-    status = "no_baseline" if at is None else "ok" if complete else "low_coverage"
-    return {
-        **_as_text(result),
-        "network": network,
-        "snapshot_timestamp": hour,
-        "lookback_hours": int(lookback / timedelta(hours=1)),
-        "tags": tags(result, now, then, complete=complete) if at else [],
-        "status": status,
-        "baseline_timestamp": at,
-        "elapsed_seconds": _elapsed_seconds(current, baseline),
-        "run_id": "",
+def score_hour(run_id: str, network: str, hour: datetime) -> tuple[pl.DataFrame, dict[str, Any]]:
+    """Score an hour over each look-back.
+
+    Returns:
+        Rows of `onchain.accumulation_scores`, and what the UI shows of them.
+    """
+    current, rate = ether_snapshot(network, hour), steth_rate(network, hour)
+    covered = stored_coverage(network, hour)
+    context = {
+        "complete": coverage_quality(covered) != "critical",
+        "price_change_48h_pct": price_change_48h_pct(hour),
+    }
+    scored = [
+        _score(network, hour, timedelta(hours=hours), current, rate, context)
+        for hours in get_config().chain.lookback_hours
+    ]
+    rows = [{**row, "run_id": run_id} for row, _ in scored]
+    frame = pl.DataFrame(rows, schema=schemas.ACCUMULATION_SCORES.polars_schema, orient="row")
+    return frame, {
+        "share of the last 24 hours that is stored": float(covered),
+        **_shown(network, hour, rate, *scored[0]),
     }
 
 
-def _snapshot(network: str, hour: datetime) -> pl.DataFrame:
-    """The rows of one hour of what counts as ether; other tokens are kept for their own sake."""
-    wanted = (pl.col("network") == network) & pl.col("asset").is_in(ETHER_ASSETS)
-    return scan(_SNAPSHOTS, hour, hour + timedelta(hours=1), predicate=wanted).collect()
-
-
-def _steth_rate(network: str, hour: datetime) -> Decimal | None:
-    """The rate at the hour's pinned block; None where it is not known."""
-    rows = scan(_RATES, hour, hour + timedelta(hours=1), predicate=pl.col("network") == network).collect()
-    rate = rows.item(0, "rate") if rows.height else None
-    return None if rate is None else Decimal(rate)
-
-
-def _snapshot_times(network: str, start: datetime, end: datetime) -> list[datetime]:
-    times = scan(
-        _SNAPSHOTS,
-        start,
-        end + timedelta(microseconds=1),
-        predicate=pl.col("network") == network,
-        columns=["snapshot_timestamp"],
+def _score(
+    network: str,
+    hour: datetime,
+    lookback: timedelta,
+    current: pl.DataFrame,
+    rate: Decimal | None,
+    context: Mapping[str, Any],
+) -> tuple[dict[str, Any], Cohort]:
+    runs = snapshot_times(network, hour - lookback - TOLERANCE, hour - lookback + TOLERANCE)
+    at = None if current.is_empty() else find_baseline(runs, at=hour, lookback=lookback, tolerance=TOLERANCE)
+    baseline = ether_snapshot(network, at) if at else current.clear()
+    # A token that only one of the two snapshots has read would look like it was bought or sold.
+    now, then = common_assets(current, baseline) if at else (current, baseline)
+    config = get_config().chain
+    cohort = among_largest(
+        holdings_of(now),
+        holdings_of(then),
+        rate_micro=usable_rate(rate) or MICRO,
+        top=config.top,
+        least_wei=int(Decimal(str(config.min_balance_eth)) * WEI_PER_ETH),
     )
-    return times.unique().collect().get_column("snapshot_timestamp").to_list()
-
-
-def _coverage(current: pl.DataFrame) -> float:
-    return 1 - current.get_column("balance").null_count() / max(1, current.height)
+    result = score_of(cohort, steth_rate=rate)
+    status = "no_baseline" if at is None else "ok" if context["complete"] else "low_coverage"
+    row = {
+        **_as_text(result),
+        "network": network,
+        "snapshot_timestamp": hour,
+        "lookback_hours": int(lookback / HOUR),
+        "tags": tags_of(result, cohort.pairs, **context) if at else [],
+        "status": status,
+        "baseline_timestamp": at,
+        "elapsed_seconds": _elapsed_seconds(current, baseline),
+    }
+    return row, cohort
 
 
 def _elapsed_seconds(current: pl.DataFrame, baseline: pl.DataFrame) -> int | None:
@@ -128,4 +140,22 @@ def _as_text(result: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: str(value) if value is not None and columns[name].type in exact else value
         for name, value in result.items()
+    }
+
+
+def _shown(
+    network: str, hour: datetime, rate: Decimal | None, row: Mapping[str, Any], cohort: Cohort
+) -> dict[str, Any]:
+    """The score over the first look-back for people, with its chart and the ten largest movers."""
+    alone = without_driver(cohort.pairs, row["driver"])
+    points = total_points(network, hour - _CHART_DAYS, hour, row["lookback_hours"], row["score_pct"])
+    return {
+        "look-back in hours": row["lookback_hours"],
+        "score_pct": str(row["score_pct"]),
+        "score_pct without the driver": "None" if alone is None else f"{float(alone):.10f}",
+        "band": str(row["band"]),
+        "tags": ", ".join(row["tags"]),
+        "status": row["status"],
+        "chart": dg.MetadataValue.md(chart(points)),
+        "largest movers": dg.MetadataValue.md(movers(cohort.pairs, usable_rate(rate) or MICRO)),
     }

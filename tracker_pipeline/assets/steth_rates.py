@@ -1,14 +1,15 @@
 """What one stETH was worth in ether at the pinned block of each hour."""
 
-from collections.abc import Iterator
 from datetime import datetime, timedelta
-from typing import Final
+from functools import partial
+from typing import Any, Final
 
 import dagster as dg
 import polars as pl
 
 from tracker_pipeline import keys
-from tracker_pipeline.assets.declaration import hour_of, table_asset
+from tracker_pipeline.assets.declaration import table_asset
+from tracker_pipeline.assets.networks import hourly_frames
 from tracker_pipeline.domain import schemas
 from tracker_pipeline.domain.price_feed import Rate
 from tracker_pipeline.partitions import HOURLY
@@ -31,24 +32,36 @@ _SNAPSHOTS: Final = schemas.WHALE_BALANCE_SNAPSHOTS.name
 )
 def steth_rates(context: dg.AssetExecutionContext, chain: ChainResource) -> PartitionFrames:
     """Ask the feed at the pinned block of each hour of the run."""
-    return PartitionFrames(_hours(context, chain))
-
-
-def _hours(context: dg.AssetExecutionContext, chain: ChainResource) -> Iterator[tuple[str, pl.DataFrame]]:
+    read = partial(read_rate, chain, context.run.run_id)
     with classified():
-        for key in context.partition_keys:
-            hour = hour_of(key)
-            pinned = _pinned_block(chain.network, hour)
-            if pinned.is_empty():
-                context.log.warning("%s has no balances, so there is no block to ask the feed at", key)
-                yield key, pl.DataFrame(schema=schemas.STETH_RATES.polars_schema)
-                continue
-            rate = chain.steth_rate(pinned.item(0, "block_number"), pinned.item(0, "block_hash"))
-            context.add_asset_metadata({"rate": str(rate.rate), "status": rate.status}, partition_key=key)
-            yield key, _row(pinned, rate, context.run.run_id)
+        networks = chain.networks
+
+    def hours() -> Any:
+        with classified():
+            yield from hourly_frames(context, schemas.STETH_RATES, networks, read)
+
+    return PartitionFrames(hours())
 
 
-def _pinned_block(network: str, hour: datetime) -> pl.DataFrame:
+def read_rate(
+    chain: ChainResource, run_id: str, network: str, hour: datetime
+) -> tuple[pl.DataFrame, dict[str, Any]]:
+    """Ask the feed of a network at the block of the stored balances of an hour.
+
+    Returns:
+        The row of `onchain.steth_rates`, none where the hour has no balances; and what the UI shows of it.
+
+    Raises:
+        TransientError: the chain has another block by now, or cannot be asked.
+    """
+    pinned = pinned_block(network, hour)
+    if pinned.is_empty():
+        return pl.DataFrame(schema=schemas.STETH_RATES.polars_schema), {"status": "the hour has no balances"}
+    rate = chain.steth_rate(pinned.item(0, "block_number"), pinned.item(0, "block_hash"), network)
+    return _row(pinned, rate, run_id), {"rate": str(rate.rate), "status": rate.status}
+
+
+def pinned_block(network: str, hour: datetime) -> pl.DataFrame:
     """Network, hour and block of the hour's balances in one row; none where there are none."""
     columns = ["network", "snapshot_timestamp", "block_number", "block_hash", "block_timestamp"]
     rows = scan(

@@ -1,12 +1,15 @@
 """The balances of every watched address, ether and configured tokens, at one pinned block for each hour."""
 
-from collections.abc import Iterator
+from datetime import datetime
+from functools import cache, partial
+from typing import Any
 
 import dagster as dg
 import polars as pl
 
 from tracker_pipeline import keys
-from tracker_pipeline.assets.declaration import hour_of, table_asset
+from tracker_pipeline.assets.declaration import table_asset
+from tracker_pipeline.assets.networks import hourly_frames
 from tracker_pipeline.domain import schemas
 from tracker_pipeline.domain.addresses import watched
 from tracker_pipeline.partitions import HOURLY
@@ -30,37 +33,57 @@ from tracker_pipeline.storage.io_managers import PartitionFrames
 )
 def whale_balance_snapshots(context: dg.AssetExecutionContext, chain: ChainResource) -> PartitionFrames:
     """Read the hours of the run one after the other; each is stored before the next is read."""
-    return PartitionFrames(_hours(context, chain))
-
-
-def _hours(context: dg.AssetExecutionContext, chain: ChainResource) -> Iterator[tuple[str, pl.DataFrame]]:
+    read = partial(read_hour, chain, cache(watched_addresses), context.run.run_id)
     with classified():
-        addresses = _watched_addresses(chain.network)
-        client = chain.client()
-        for key in context.partition_keys:
-            hour = hour_of(key)
-            block = client.block_at(hour)
-            balances = client.balances(addresses, client.assets, block)
-            _refuse_too_many_unknown(balances, key)
-            context.add_asset_metadata(
-                {
-                    "block": block.number,
-                    "seconds before the hour": int((hour - block.timestamp).total_seconds()),
-                    "assets": ", ".join(client.assets),
-                },
-                partition_key=key,
-            )
-            yield (
-                key,
-                ranked(balances).with_columns(
-                    network=pl.lit(chain.network),
-                    snapshot_timestamp=pl.lit(hour),
-                    block_number=pl.lit(block.number, pl.Int64),
-                    block_hash=pl.lit(block.hash),
-                    block_timestamp=pl.lit(block.timestamp),
-                    run_id=pl.lit(context.run.run_id),
-                ),
-            )
+        networks = chain.networks
+
+    def hours() -> Any:
+        with classified():
+            yield from hourly_frames(context, schemas.WHALE_BALANCE_SNAPSHOTS, networks, read)
+
+    return PartitionFrames(hours())
+
+
+def read_hour(
+    chain: ChainResource, addresses_of: Any, run_id: str, network: str, hour: datetime
+) -> tuple[pl.DataFrame, dict[str, Any]]:
+    """Read the watched balances of a network at the block of an hour.
+
+    Args:
+        chain: the networks.
+        addresses_of: network to the addresses to read.
+        run_id: of the writer.
+        network: whose.
+        hour: aware.
+
+    Returns:
+        Rows of `onchain.whale_balance_snapshots`, and what the UI shows of them.
+
+    Raises:
+        TransientError: the block is not settled, or more balances are unknown than allowed.
+        PermanentError: no address is watched, or no endpoint keeps the state of the block.
+    """
+    client = chain.client(network)
+    block = client.block_at(hour)
+    balances = client.balances(addresses_of(network), client.assets, block)
+    _refuse_too_many_unknown(balances, f"{network} {hour:%Y-%m-%d %H:%M}Z")
+    rows = ranked(balances).with_columns(
+        network=pl.lit(network),
+        snapshot_timestamp=pl.lit(hour),
+        block_number=pl.lit(block.number, pl.Int64),
+        block_hash=pl.lit(block.hash),
+        block_timestamp=pl.lit(block.timestamp),
+        run_id=pl.lit(run_id),
+    )
+    metadata = {
+        "block": block.number,
+        "block hash": block.hash,
+        "seconds before the hour": int((hour - block.timestamp).total_seconds()),
+        "addresses": rows.get_column("whale_address").n_unique(),
+        "unknown balances": rows.get_column("balance").null_count(),
+        "assets": ", ".join(client.assets),
+    }
+    return rows, metadata
 
 
 def ranked(balances: pl.DataFrame) -> pl.DataFrame:
@@ -77,7 +100,12 @@ def ranked(balances: pl.DataFrame) -> pl.DataFrame:
     return balances.join(known, on=["asset", "whale_address"], how="left")
 
 
-def _watched_addresses(network: str) -> list[str]:
+def watched_addresses(network: str) -> list[str]:
+    """The addresses to read of a network.
+
+    Raises:
+        PermanentError: there is none.
+    """
     addresses = watched(scan("onchain.whale_universe").collect(), network)
     if not addresses:
         raise PermanentError(
@@ -86,12 +114,12 @@ def _watched_addresses(network: str) -> list[str]:
     return addresses
 
 
-def _refuse_too_many_unknown(balances: pl.DataFrame, key: str) -> None:
+def _refuse_too_many_unknown(balances: pl.DataFrame, what: str) -> None:
     unknown = balances.get_column("balance").null_count()
     allowed = get_config().chain.max_unknown_frac
     if unknown > allowed * balances.height:
         reasons = balances.filter(pl.col("balance").is_null()).get_column("status").value_counts(sort=True)
         raise TransientError(
-            f"{key}: {unknown} of {balances.height} balances are unknown, more than {allowed:.0%};"
+            f"{what}: {unknown} of {balances.height} balances are unknown, more than {allowed:.0%};"
             f" most often {reasons.item(0, 'status')}; nothing was stored for this hour"
         )

@@ -85,7 +85,11 @@ def accumulation_score(
         ValueError: rows contradict each other, a balance is negative or no integer, an asset is none of the three, or
             the rate is not positive.
     """
-    cohort = match(current, baseline)
+    return score_of(match(current, baseline), steth_rate=steth_rate)
+
+
+def score_of(cohort: Cohort, *, steth_rate: Decimal | None) -> dict[str, Any]:
+    """`accumulation_score` of two snapshots that were put side by side already."""
     rate_micro = usable_rate(steth_rate)
     wealths = [_wealth(pair, rate_micro or 0) for pair in cohort.pairs if rate_micro or not pair.holds_steth]
     native = _relative_change(sum(p.then.eth for p in cohort.pairs), sum(p.now.eth for p in cohort.pairs))

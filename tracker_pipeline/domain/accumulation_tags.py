@@ -63,11 +63,22 @@ def tags(
         complete: enough snapshots were stored of the hours in between; if not, that is the only tag.
         price_change_48h_pct: of ether in US dollars, None where not known.
     """
+    cohort = match(current, baseline)
+    return tags_of(score, cohort.pairs, complete=complete, price_change_48h_pct=price_change_48h_pct)
+
+
+def tags_of(
+    score: Mapping[str, Any],
+    pairs: tuple[Pair, ...],
+    *,
+    complete: bool,
+    price_change_48h_pct: Decimal | None,
+) -> list[str]:
+    """`tags` of a score whose snapshots were put side by side already."""
     if not complete:
         return [INCOMPLETE]
     if score["matched"] < _LEAST_MATCHED * score["universe"] or not score["matched"]:
         return [INSUFFICIENT]
-    pairs = match(current, baseline).pairs
     rate = score["steth_rate"]
     rate_micro = usable_rate(rate) or MICRO  # par, where there is no rate to trust
     depegged = rate is not None and rate < _DEPEG_RATE

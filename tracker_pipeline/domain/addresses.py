@@ -48,12 +48,14 @@ class WellKnownAddress:
         label: whose it is.
         category: what it is.
         reason: why it is not watched.
+        network: the network that it is known on; `*` for all.
     """
 
     address: str
     label: str
     category: Category
     reason: str
+    network: str = "*"
 
 
 @dataclass(frozen=True)
@@ -132,13 +134,26 @@ def universe(
     Raises:
         ValueError: an address is not one.
     """
-    known = {normalise(one.address): one for one in well_known}
+    known = exclusions(network, well_known)
     rows = [_row(entry, known.get(entry.address)) for entry in merge(entries).entries]
     version = hashlib.sha256(json.dumps([row[:-1] for row in rows]).encode()).hexdigest()[:_VERSION_LENGTH]
     columns = ("whale_address", "label", "category", "excluded", "reason", "source")
     types = WHALE_UNIVERSE.polars_schema
     frame = pl.DataFrame(rows, schema={name: types[name] for name in columns}, orient="row")
     return WHALE_UNIVERSE.conform(frame.with_columns(network=pl.lit(network), version=pl.lit(version)))
+
+
+def exclusions(network: str, well_known: Iterable[WellKnownAddress]) -> dict[str, WellKnownAddress]:
+    """Return what is excluded on a network, by lower-case address; of several the first.
+
+    Raises:
+        ValueError: an address is not one.
+    """
+    found: dict[str, WellKnownAddress] = {}
+    for one in well_known:
+        if one.network in ("*", network):
+            found.setdefault(normalise(one.address), one)
+    return found
 
 
 def watched(universe: pl.DataFrame, network: str, version: str | None = None) -> list[str]:

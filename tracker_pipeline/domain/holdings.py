@@ -5,7 +5,7 @@ What belongs here: frames turned into integers, spelling, valuation. What does n
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Final, NamedTuple
 
@@ -30,6 +30,9 @@ class Holding(NamedTuple):
     def wealth(self, rate_micro: int) -> int:
         """Value in wei at a rate in millionths of an ether for each stETH."""
         return self.eth + self.weth + self.steth * rate_micro // MICRO
+
+
+Holdings = Mapping[str, Holding | None]
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,11 @@ def match(current: pl.DataFrame, baseline: pl.DataFrame) -> Cohort:
         ValueError: two rows of one address and asset contradict each other, a balance is negative or no integer, or
             an asset is not ETH, WETH or STETH.
     """
-    now, then = _holdings(current), _holdings(baseline)
+    return match_holdings(holdings_of(current), holdings_of(baseline))
+
+
+def match_holdings(now: Holdings, then: Holdings) -> Cohort:
+    """`match` of what `holdings_of` made of two snapshots."""
     universe = now.keys() | then.keys()
     pairs = []
     for address in sorted(universe):
@@ -111,6 +118,51 @@ def common_assets(current: pl.DataFrame, baseline: pl.DataFrame) -> tuple[pl.Dat
     return current.filter(only_common), baseline.filter(only_common)
 
 
+def largest(held: Holdings, *, rate_micro: int, top: int | None, least_wei: int = 0) -> frozenset[str]:
+    """Return the `top` addresses of largest wealth among those that hold at least `least_wei`, ties by address.
+
+    Wealth, not ether alone, so that who stakes does not seem to leave. What an address holds that could not be read
+    nobody knows, so it is none of them.
+
+    Args:
+        held: a snapshot.
+        rate_micro: ether for one stETH, in millionths.
+        top: how many; None for all.
+        least_wei: smallest wealth.
+    """
+    wealths = ((h.wealth(rate_micro), address) for address, h in held.items() if h is not None)
+    ranked = sorted((-wealth, address) for wealth, address in wealths if wealth >= least_wei)
+    return frozenset(address for _, address in ranked[:top])
+
+
+def among_largest(
+    now: Holdings, then: Holdings, *, rate_micro: int, top: int | None, least_wei: int = 0
+) -> Cohort:
+    """Put two snapshots side by side over the addresses that were among the largest in either.
+
+    All addresses were read in both, so those that enter and leave the largest are compared like the others, and
+    counted as entrants and leavers. An address that is unknown in one of the snapshots and not among the largest of
+    the other may belong or not; it is left out, and counted where it was among the largest of the other.
+
+    Args:
+        now: the current snapshot.
+        then: the earlier one.
+        rate_micro: ether for one stETH, in millionths.
+        top: how many of each; None for all.
+        least_wei: smallest wealth in either.
+    """
+    if top is None and not least_wei:
+        return match_holdings(now, then)
+    leading = largest(now, rate_micro=rate_micro, top=top, least_wei=least_wei)
+    led = largest(then, rate_micro=rate_micro, top=top, least_wei=least_wei)
+    union = leading | led
+    cohort = match_holdings(
+        {address: held for address, held in now.items() if address in union},
+        {address: held for address, held in then.items() if address in union},
+    )
+    return replace(cohort, entrants=len(leading - led), leavers=len(led - leading))
+
+
 def usable_rate(rate: Decimal | None) -> int | None:
     """Return a rate in millionths, half-even; None where it is not known or outside 0.90 to 1.10.
 
@@ -135,8 +187,15 @@ def neutral_limit(then: int, now: int) -> int:
     return max(WEI_PER_ETH // 100, max(then, now) * 2 // 10_000)
 
 
-def _holdings(snapshot: pl.DataFrame) -> Mapping[str, Holding | None]:
-    """Address to what it holds, None where that is unknown."""
+def holdings_of(snapshot: pl.DataFrame) -> Holdings:
+    """Return each address of a snapshot with what it holds, None where that is unknown.
+
+    Args:
+        snapshot: columns whale_address, asset and balance; others are passed over.
+
+    Raises:
+        ValueError: as `match`.
+    """
     balances: dict[str, dict[str, int | None]] = {}
     rows = snapshot.select(
         pl.col("whale_address").str.to_lowercase(), "asset", pl.col("balance").cast(pl.String)

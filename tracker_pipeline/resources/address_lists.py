@@ -4,7 +4,7 @@ What belongs here: reading, and naming the line that is wrong. What does not: wh
 (`domain.addresses`).
 
 A list is CSV with a header. Known are `address,label` and the account exports of Etherscan, whose columns are called
-`Address` and `Name Tag`; other columns are passed over.
+`Address` and `Name Tag`; other columns are passed over. An exclusion list has `category` and `reason` beside these.
 """
 
 import csv
@@ -17,7 +17,7 @@ from typing import Final, cast, get_args
 
 import httpx
 
-from tracker_pipeline.domain.addresses import Category, ListedAddress, WellKnownAddress, normalise
+from tracker_pipeline.domain.addresses import Category, ListedAddress, WellKnownAddress, display, normalise
 from tracker_pipeline.resources.errors import PermanentError, TransientError
 from tracker_pipeline.resources.json_rpc import shown
 
@@ -37,35 +37,64 @@ def read_address_list(place: str | Path) -> tuple[ListedAddress, ...]:
         Its lines in order, addresses lower-case. The source is the name of the file, or scheme and host of the URL.
 
     Raises:
-        PermanentError: there is no such list, it is not a CSV of addresses, or a line is wrong; the text names list
-            and line.
+        PermanentError: there is no such list, it is not a CSV of addresses, a line is wrong, or two lines name one
+            address differently; the text names list and lines.
         TransientError: the URL did not answer.
     """
+    text, source = _text_of(place)
+    return _parse(text, source)
+
+
+def read_exclusion_list(place: str | Path) -> tuple[WellKnownAddress, ...]:
+    """Read a list of addresses not to watch: CSV with the columns address, reason and perhaps label and category.
+
+    Args:
+        place: a file, or a URL of http or https.
+
+    Raises:
+        PermanentError: as `read_address_list`, and where a line has no reason or an unknown category.
+        TransientError: the URL did not answer.
+    """
+    text, source = _text_of(place)
+    return _exclusions(text, source)
+
+
+def read_well_known_addresses() -> tuple[WellKnownAddress, ...]:
+    """Read the packaged list of exchanges, bridges, contracts and burn addresses."""
+    text = resources.files("tracker_pipeline").joinpath(_WELL_KNOWN).read_text("utf-8")
+    return _exclusions(text, _WELL_KNOWN)
+
+
+def _exclusions(text: str, source: str) -> tuple[WellKnownAddress, ...]:
+    found = []
+    for line, row in _rows(text, source):
+        if not row.get("reason"):
+            raise PermanentError(f"{source}, line {line}: no reason is given why the address is excluded")
+        found.append(
+            WellKnownAddress(
+                address=_address(row["address"], source, line),
+                label=row.get("label") or row["reason"],
+                category=_category(row.get("category") or "unknown", source, line),
+                reason=row["reason"],
+                network=row.get("network") or "*",
+            )
+        )
+    return tuple(found)
+
+
+def _text_of(place: str | Path) -> tuple[str, str]:
+    """Content of a file or URL, and what messages call it."""
     text = str(place)
     if "://" in text:
         source = shown(text)
-        return _parse(_download(text, source), source)
+        return _download(text, source), source
     path = Path(text).expanduser()
     try:
-        return _parse(path.read_text("utf-8-sig"), path.name)
+        return path.read_text("utf-8-sig"), path.name
     except OSError as error:
         raise PermanentError(f"the address list {path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise PermanentError(f"the address list {path} is not UTF-8 text; save it as CSV in UTF-8") from None
-
-
-def read_well_known_addresses() -> tuple[WellKnownAddress, ...]:
-    """Read the packaged list of exchanges, bridges, contracts and burn addresses of Ethereum's main network."""
-    text = resources.files("tracker_pipeline").joinpath(_WELL_KNOWN).read_text("utf-8")
-    return tuple(
-        WellKnownAddress(
-            address=_address(row["address"], _WELL_KNOWN, line),
-            label=row["label"],
-            category=_category(row["category"], line),
-            reason=row["reason"],
-        )
-        for line, row in _rows(text, _WELL_KNOWN)
-    )
 
 
 def _download(url: str, source: str) -> str:
@@ -88,14 +117,20 @@ def _parse(text: str, source: str) -> tuple[ListedAddress, ...]:
     rows = list(_rows(text, source))
     if not rows:
         raise PermanentError(f"{source} lists no address; a CSV with the columns address,label is needed")
-    return tuple(
-        ListedAddress(
-            address=_address(_first(row, _ADDRESS_COLUMNS), source, line),
-            label=_first(row, _LABEL_COLUMNS) or None,
-            source=source,
-        )
-        for line, row in rows
-    )
+    entries = []
+    named: dict[str, tuple[str, int]] = {}
+    for line, row in rows:
+        address = _address(_first(row, _ADDRESS_COLUMNS), source, line)
+        label = _first(row, _LABEL_COLUMNS) or None
+        if label is not None:
+            other, at = named.setdefault(address, (label, line))
+            if other != label:
+                raise PermanentError(
+                    f"{source}: {display(address)} is {other!r} in line {at} and {label!r} in line {line};"
+                    " correct one of them"
+                )
+        entries.append(ListedAddress(address, label, source))
+    return tuple(entries)
 
 
 def _rows(text: str, source: str) -> Iterator[tuple[int, Mapping[str, str]]]:
@@ -128,7 +163,9 @@ def _address(text: str, source: str, line: int) -> str:
         raise PermanentError(f"{source}, line {line}: {error}") from None
 
 
-def _category(text: str, line: int) -> Category:
+def _category(text: str, source: str, line: int) -> Category:
     if text not in get_args(Category):
-        raise PermanentError(f"{_WELL_KNOWN}, line {line}: {text!r} is not a category")
+        raise PermanentError(
+            f"{source}, line {line}: {text!r} is not a category; known are {', '.join(get_args(Category))}"
+        )
     return cast(Category, text)

@@ -15,12 +15,14 @@ from typing import Final, NamedTuple, Self
 import polars as pl
 
 from tracker_pipeline.domain.addresses import normalise
+from tracker_pipeline.domain.discovery import Kind, Moved
 from tracker_pipeline.domain.multicall import Call, Returned
 from tracker_pipeline.resources.balance_ways import BalanceWays, Chunk, Held
 from tracker_pipeline.resources.block_search import BlockFinder
 from tracker_pipeline.resources.errors import PermanentError, TransientError
 from tracker_pipeline.resources.json_rpc import TooMuchError
 from tracker_pipeline.resources.rpc_pool import Block, Node, ReorganisedError, RpcPool
+from tracker_pipeline.resources.transfer_scan import TransferScan
 
 __all__ = ["BALANCE_SCHEMA", "MULTICALL3", "NATIVE", "Block", "Chain"]
 
@@ -33,6 +35,9 @@ _SMALLEST_CHUNK: Final = 50  # below this a call fails for another reason than i
 # Calls in flight: 100,000 balances by override in one round; a universe of thousands never has more than one or two
 # for each asset.
 _PARALLEL: Final = 8
+_DEEP: Final = (
+    64  # blocks, two epochs of Ethereum: as far as a network without a word for it is taken to go back
+)
 
 
 class _Attempt(NamedTuple):
@@ -141,6 +146,33 @@ class Chain:
         question = Call(_raw(contract), data)
         return self._pool.ask(lambda node: self._ways.call(node, question, block))
 
+    def finalized_number(self) -> int:
+        """Return the height up to which nothing is replaced any more.
+
+        What the network calls finalized, or 64 blocks below the head where it does not know the word.
+
+        Raises:
+            TransientError: no endpoint answered.
+        """
+        return self._pool.ask(_finalized_number)
+
+    def transfers(
+        self, before: Block, last: Block, least: Mapping[str, int], *, blocks_per_request: int
+    ) -> list[Moved]:
+        """Return the transfers of at least their threshold in the blocks after `before` up to `last`.
+
+        See `TransferScan.transfers`.
+        """
+        return self._scan(blocks_per_request).transfers(before, last, least)
+
+    def kinds(self, addresses: Sequence[str], block: Block) -> dict[str, Kind]:
+        """Return what each address is by its code after a block: an account, a delegated one, or a contract."""
+        return self._scan(1).kinds(addresses, block)
+
+    def _scan(self, blocks_per_request: int) -> TransferScan:
+        tokens = {asset: f"0x{address.hex()}" for asset, address in self._tokens.items()}
+        return TransferScan(self._pool, tokens, blocks_per_request)
+
     @property
     def assets(self) -> tuple[str, ...]:
         """What balances can be read of: native ether and the configured tokens."""
@@ -188,7 +220,7 @@ class Chain:
             if chunk.token is not None and set(held.statuses) == {"empty_return"}
         }
         for asset, token in silent.items():
-            code = self._pool.ask(partial(_code, address=f"0x{token.hex()}", block=block))
+            code = self._pool.ask(partial(Node.read_code, address=f"0x{token.hex()}", block=block))
             if code == "0x":
                 raise PermanentError(
                     f"{asset} has no contract at 0x{token.hex()} in block {block.number}: correct the address of the"
@@ -241,9 +273,11 @@ def _together(attempts: Sequence[_Attempt]) -> _Attempt:
     )
 
 
-def _code(node: Node, *, address: str, block: Block) -> str:
-    node.require_block(block)
-    return str(node.endpoint.call("eth_getCode", address, hex(block.number)))
+def _finalized_number(node: Node) -> int:
+    try:
+        return node.read_block("finalized").number
+    except PermanentError:
+        return node.read_block("latest").number - _DEEP
 
 
 def _merged(chunks: Sequence[Chunk]) -> list[Chunk]:

@@ -12,12 +12,12 @@ from pydantic import PrivateAttr
 
 from tracker_pipeline.resources.errors import TransientError
 from tracker_pipeline.resources.sandbox_process import resolve
-from tracker_pipeline.settings import ConfigurationError, get_config, get_endpoints, rpc_urls
+from tracker_pipeline.settings import ConfigurationError, get_config, get_endpoints, get_networks, rpc_urls
 
 if TYPE_CHECKING:
     import polars as pl
 
-    from tracker_pipeline.domain.addresses import ListedAddress
+    from tracker_pipeline.domain.addresses import ListedAddress, WellKnownAddress
     from tracker_pipeline.domain.price_feed import Rate
     from tracker_pipeline.resources.bar_source import BarSource
     from tracker_pipeline.resources.chain import Chain
@@ -48,73 +48,97 @@ class ExchangeResource(dg.ConfigurableResource[None]):
 
 
 class ChainResource(dg.ConfigurableResource[None]):
-    """The chain of the configuration, and the address lists that go with it."""
+    """The networks of the configuration, and the address lists that go with them."""
 
     network: str
-    _client: "Chain | None" = PrivateAttr(default=None)
+    _clients: "dict[str, Chain]" = PrivateAttr(default_factory=dict)
 
     @classmethod
     def configured(cls) -> "ChainResource":
         """As settings say; endpoints are read when first used, as they may be secrets."""
         return cls(network=get_config().chain.network)
 
-    def client(self) -> "Chain":
-        """The client, opened once for each run; starts the sandbox where a URL is one of its."""
-        if self._client is None:
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """All networks that are read, the first of the configuration first."""
+        return tuple(get_networks())
+
+    def client(self, network: str | None = None) -> "Chain":
+        """The client of a network, opened once for each run; starts the sandbox where a URL is one of its."""
+        name = network or self.network
+        if name not in self._clients:
             from tracker_pipeline.resources.chain import Chain
 
-            config, endpoints = get_config().chain, get_endpoints()
-            self._client = Chain(
-                self.network,
-                endpoints.chain_id,
-                [resolve(url.get_secret_value()) for url in rpc_urls(endpoints)],
+            config, found = get_config().chain, get_networks()[name]
+            self._clients[name] = Chain(
+                name,
+                found.chain_id,
+                [resolve(url.get_secret_value()) for url in rpc_urls(found)],
                 multicall3=config.multicall3,
                 addresses_per_call=config.addresses_per_call,
                 state_override=config.state_override,
-                tokens={name: token.address for name, token in endpoints.tokens.items()},
+                tokens={asset: token.address for asset, token in found.tokens.items()},
                 confirmations=config.confirmations,
             )
-        return self._client
+        return self._clients[name]
 
-    def steth_rate(self, number: int, block_hash: str) -> "Rate":
-        """What the configured feed says at a block.
+    def steth_rate(self, number: int, block_hash: str, network: str | None = None) -> "Rate":
+        """What the configured feed of a network says at a block.
 
         Raises:
             TransientError: the chain has another block of that number by now, or cannot be asked.
         """
         from tracker_pipeline.domain.price_feed import LATEST_ROUND_DATA, NO_FEED, judged
 
-        feed = get_endpoints().steth_feed
+        name = network or self.network
+        feed = get_networks()[name].steth_feed
         if feed is None:
             return NO_FEED
-        block = self.client().block_numbered(number)
+        block = self.client(name).block_numbered(number)
         if block.hash != block_hash:
             raise TransientError(
-                f"block {number} of {self.network} is no longer {block_hash}: read the hour's balances again first"
+                f"block {number} of {name} is no longer {block_hash}: read the hour's balances again first"
             )
-        returned = self.client().call(feed.address, LATEST_ROUND_DATA, block)
+        returned = self.client(name).call(feed.address, LATEST_ROUND_DATA, block)
         max_age = timedelta(hours=feed.max_age_hours)
         return judged(returned, decimals=feed.decimals, at=block.timestamp, max_age=max_age)
 
-    def universe(self) -> "pl.DataFrame":
-        """The configured address lists as rows of `onchain.whale_universe`."""
-        from tracker_pipeline.domain.addresses import universe
-        from tracker_pipeline.resources.address_lists import read_well_known_addresses
-
-        places = get_endpoints().address_lists
+    def listed(self, network: str | None = None) -> "list[ListedAddress]":
+        """Lines of the configured address lists of a network."""
+        name = network or self.network
+        places = get_networks()[name].address_lists
         if not places:
             raise ConfigurationError(
-                "no address list is configured: name CSV files with the columns address,label under"
-                " endpoints.live.address_lists"
+                f"no address list of {name} is configured: name CSV files with the columns address,label under"
+                f" endpoints.live.{'' if name == self.network else f'networks.{name}.'}address_lists"
             )
-        entries = [entry for place in places for entry in _listed(place)]
-        return universe(self.network, entries, read_well_known_addresses())
+        return [entry for place in places for entry in _listed(place)]
+
+    def excluded(self, network: str | None = None) -> "list[WellKnownAddress]":
+        """What is not watched on a network: by the user's lists, by the packaged one, and configured contracts."""
+        from tracker_pipeline.domain.addresses import WellKnownAddress
+        from tracker_pipeline.resources.address_lists import read_exclusion_list, read_well_known_addresses
+
+        config = get_networks()[network or self.network]
+        own = [one for place in config.exclusion_lists for one in read_exclusion_list(resolve(place))]
+        contracts = [
+            WellKnownAddress(token.address, asset, "contract", "the contract of a token that is read")
+            for asset, token in config.tokens.items()
+        ]
+        return [*own, *read_well_known_addresses(), *contracts]
+
+    def universe(self, network: str | None = None) -> "pl.DataFrame":
+        """The configured address lists of a network as rows of `onchain.whale_universe`."""
+        from tracker_pipeline.domain.addresses import universe
+
+        name = network or self.network
+        return universe(name, self.listed(name), self.excluded(name))
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
         """Close the connections of the run."""
-        if self._client is not None:
-            self._client.close()
-            self._client = None
+        for client in self._clients.values():
+            client.close()
+        self._clients.clear()
 
 
 def _listed(place: str) -> "list[ListedAddress]":

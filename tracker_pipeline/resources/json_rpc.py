@@ -44,6 +44,12 @@ _TOO_MUCH: Final = re.compile(
     r"|too large|response size|timed? ?out|deadline exceeded",
     re.IGNORECASE,
 )
+# How nodes say that events are too many or of too many blocks; some with the code of a throttled request.
+_TOO_MANY_EVENTS: Final = re.compile(
+    r"more than \d+|block range|range .*(too|exceed|limit)|too many (results|logs|blocks)|exceeds? max|max results"
+    r"|limited to|response size|too large|timed? ?out|deadline exceeded",
+    re.IGNORECASE,
+)
 _THROTTLED: Final = re.compile(r"rate limit|too many requests|request limit|capacity exceeded", re.IGNORECASE)
 
 
@@ -121,7 +127,7 @@ class Endpoint:
         try:
             response = self._http.post(self._url, json=request)
         except (httpx.ReadTimeout, httpx.WriteTimeout):
-            kind = TooMuchError if method == "eth_call" else TransientError
+            kind = TooMuchError if method in ("eth_call", "eth_getLogs") else TransientError
             raise kind(f"{self.name} did not answer {method} in time; try again later") from None
         except httpx.HTTPError as error:
             raise TransientError(
@@ -139,6 +145,8 @@ class Endpoint:
         text = str(error.get("message", "") if isinstance(error, dict) else error)
         detail = " ".join(_URL.sub("", text).split())[:_DETAIL_LENGTH]
         said = f"{self.name} answered {method} with {detail!r} ({code})"
+        if method == "eth_getLogs" and _TOO_MANY_EVENTS.search(text):
+            return TooMuchError(f"{said}; lower blocks_per_request")
         if code in _THROTTLED_CODES or _THROTTLED.search(text):
             return _ThrottledError(f"{said}; ask it less often or later", None)
         if _NO_STATE.search(text):

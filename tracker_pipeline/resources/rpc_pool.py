@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, TypeVar
 
 from tracker_pipeline.resources.errors import PermanentError, PipelineError, TransientError
-from tracker_pipeline.resources.json_rpc import Endpoint, MissingStateError, RefusedError, TooMuchError
+from tracker_pipeline.resources.json_rpc import Endpoint, Json, MissingStateError, RefusedError, TooMuchError
 
 Result = TypeVar("Result")
 _log: Final = logging.getLogger(__name__)
@@ -66,6 +66,14 @@ class Node:
         answer = self.endpoint.call("eth_getBlockByNumber", name, False)
         if answer is None:
             raise MissingStateError(f"{self.name} does not have block {name}; use another endpoint")
+        return self.as_block(answer, name)
+
+    def as_block(self, answer: Json, name: str) -> Block:
+        """Return a node's answer as a block, which it has thereby shown to have.
+
+        Raises:
+            TransientError: the answer cannot be read.
+        """
         try:
             block = Block(
                 number=int(answer["number"], 16),
@@ -79,6 +87,16 @@ class Node:
             ) from None
         self.served.add(block.hash)
         return block
+
+    def read_code(self, address: str, block: Block) -> str:
+        """Return the code at an address after a block, as hex text; `0x` where there is none.
+
+        Raises:
+            TransientError: the request failed, or the block was replaced by another.
+            PermanentError: the endpoint does not keep the state of the block.
+        """
+        self.require_block(block)
+        return str(self.endpoint.call("eth_getCode", address, hex(block.number)))
 
     def require_block(self, block: Block) -> None:
         """Make sure that the endpoint has the same block; asked once for each block.

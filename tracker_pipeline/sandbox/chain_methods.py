@@ -110,6 +110,35 @@ def _call(chain: EvmChain, params: Sequence[Json]) -> Json:
     return _hex(result.output)
 
 
+def _receipt(chain: EvmChain, params: Sequence[Json]) -> Json:
+    transaction_hash = _bytes(params[0], 32)
+    place = chain.place_of(transaction_hash)
+    header = chain.header(place[0]) if place else None
+    if place is None or header is None:
+        return None
+    transaction = chain.block(header).transactions[place[1]]
+    receipts = chain.receipts(header)
+    before = (
+        receipts[place[1] - 1].gas_used if place[1] else 0
+    )  # a receipt counts from the start of the block
+    return {
+        "transactionHash": _hex(transaction_hash),
+        "transactionIndex": hex(place[1]),
+        "blockHash": _hex(header.hash),
+        "blockNumber": hex(header.block_number),
+        "from": _hex(transaction.sender),
+        "to": _hex(transaction.to) or None,
+        "cumulativeGasUsed": hex(receipts[place[1]].gas_used),
+        "gasUsed": hex(receipts[place[1]].gas_used - before),
+        "contractAddress": None,  # nobody deploys on this chain
+        "logs": [
+            log for log in _block_logs(chain, header) if log["transactionHash"] == _hex(transaction_hash)
+        ],
+        "status": hex(int.from_bytes(receipts[place[1]].state_root, "big")),
+        "type": "0x0",
+    }
+
+
 def _overriding_code(override: Json) -> dict[bytes, bytes]:
     """Code by address of a state override; the other fields of one are refused, as passing them over would lie."""
     if not isinstance(override, dict) or any(
@@ -276,6 +305,7 @@ _METHODS: Final[Mapping[str, tuple[int, int, Callable[[EvmChain, Sequence[Json]]
     "eth_getBalance": (1, 2, _balance),
     "eth_getCode": (1, 2, _code),
     "eth_getTransactionCount": (1, 2, _nonce),
+    "eth_getTransactionReceipt": (1, 1, _receipt),
     "eth_call": (1, 2, _call),
     "eth_getLogs": (1, 1, _logs),
 }

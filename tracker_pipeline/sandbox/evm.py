@@ -87,6 +87,7 @@ class EvmChain:
         self._chain = self._genesis(first)
         self._headers = [self._chain.get_canonical_head()]
         self._number_by_hash = {self._headers[0].hash: 0}
+        self._place_by_transaction: dict[bytes, tuple[int, int]] = {}
 
     @property
     def head(self) -> BlockHeaderAPI:
@@ -115,6 +116,10 @@ class EvmChain:
     def receipts(self, header: BlockHeaderAPI) -> Sequence[ReceiptAPI]:
         """What each transaction of a block left behind, logs included."""
         return self.block(header).get_receipts(self._chain.chaindb)
+
+    def place_of(self, transaction_hash: bytes) -> tuple[int, int] | None:
+        """Number of the block and index within it of a transaction, None where there is none."""
+        return self._place_by_transaction.get(transaction_hash)
 
     def balance(self, address: bytes, header: BlockHeaderAPI) -> int:
         """Wei of an address after a block."""
@@ -228,6 +233,8 @@ class EvmChain:
         header = result.imported_block.header
         self._headers.append(header)
         self._number_by_hash[header.hash] = number
+        for index, transaction in enumerate(signed):
+            self._place_by_transaction[transaction.hash] = (number, index)
 
     def _signed(self, move: Transfer) -> SignedTransactionAPI:
         giver, receiver = move.giver, move.receiver.address

@@ -1,86 +1,26 @@
 """The hourly chain from address list to score, on a real node, a real database and Dagster's own machinery."""
 
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from decimal import Decimal
-from pathlib import Path
 
-import dagster as dg
 import pytest
-import stamina
-import yaml
 from aiohttp import web
 
 from tracker_pipeline import keys
-from tracker_pipeline.definitions import build_definitions
 from tracker_pipeline.resources.chain import Chain
-from tracker_pipeline.resources.clients import ChainResource
-from tracker_pipeline.sandbox.chain import make_chain_app
 from tracker_pipeline.storage import scan
-from tracker_pipeline_tests.conftest import forget_settings
+from tracker_pipeline_tests.assets.onchain import (
+    FEED,
+    HOURS,
+    NOW,
+    STETH,
+    WETH,
+    WHALES,
+    failure_of,
+    hour,
+)
 from tracker_pipeline_tests.resources.test_chain_client import Proxy, on_call
 from tracker_pipeline_tests.serving import served
-
-START = datetime(2026, 3, 1, tzinfo=UTC)
-NOW = START + timedelta(hours=30)
-HOURS = ("2026-03-01-03:00", "2026-03-02-03:00")
-WHALES = 60
-ONCHAIN = [keys.WHALE_UNIVERSE, keys.WHALE_BALANCE_SNAPSHOTS, keys.STETH_RATES, keys.ACCUMULATION_SCORES]
-WETH = "0xC02aaA39b223FE8D0A0e5C4F27eAD9083C756Cc2"
-STETH = "0xae7ab96520DE3A18E5e111B5EaAb095312D7fE84"
-FEED = "0x86392dC19c0b719886221c78AB11eb8Cf5c52812"
-
-Configure = Callable[..., None]
-Run = Callable[..., dg.ExecuteInProcessResult]
-
-
-@pytest.fixture(scope="module")
-def node() -> Iterator[str]:
-    with served(make_chain_app(start=START, seed=7, whales=WHALES, clock=lambda: NOW)) as url:
-        yield url
-
-
-@pytest.fixture(autouse=True)
-def no_waiting() -> Iterator[None]:
-    with stamina.set_testing(True, attempts=3):
-        yield
-
-
-@pytest.fixture
-def configure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, node: str, own_database: str) -> Configure:
-    """Point the pipeline at the node; further arguments change its endpoints."""
-
-    def write(**changes: object) -> None:
-        endpoints = {"rpc_urls": [node], "address_lists": [f"{node}/whales.csv"], **changes}
-        path = tmp_path / "own.yaml"
-        path.write_text(yaml.safe_dump({"endpoints": {"sandbox": endpoints}}))
-        monkeypatch.setenv("TRACKER_CONFIG", str(path))
-        forget_settings()
-
-    write()
-    return write
-
-
-@pytest.fixture
-def run(configure: Configure) -> Iterator[Run]:
-    """Materialize some assets of an hour, as a run of Dagster."""
-    with dg.DagsterInstance.ephemeral() as instance:
-
-        def materialize(
-            hour: str = HOURS[0], assets: list[dg.AssetKey] = ONCHAIN
-        ) -> dg.ExecuteInProcessResult:
-            definitions = build_definitions({"chain": ChainResource.configured()})
-            job = definitions.resolve_job_def("onchain_hour")
-            return job.execute_in_process(
-                partition_key=hour, asset_selection=assets, instance=instance, raise_on_error=False
-            )
-
-        yield materialize
-
-
-def hour(key: str) -> tuple[datetime, datetime]:
-    start = datetime.strptime(key, "%Y-%m-%d-%H:%M").replace(tzinfo=UTC)
-    return start, start + timedelta(hours=1)
 
 
 def test_an_hour_holds_ether_and_tokens_of_every_whale_at_one_block(run, node):
@@ -163,8 +103,7 @@ def test_a_token_without_code_fails_by_name_and_nothing_is_stored(run, configure
     configure(tokens={"WETH": {"address": nobody}})
     result = run()
     assert not result.success
-    failure = next(event for event in result.all_events if event.is_step_failure)
-    assert f"WETH has no contract at {nobody}" in str(failure.event_specific_data.error)
+    assert f"WETH has no contract at {nobody}" in failure_of(result)
     assert scan("onchain.whale_balance_snapshots").collect().is_empty()
 
 

@@ -29,8 +29,10 @@ from tracker_pipeline.domain.schemas.market import (
 )
 from tracker_pipeline.domain.schemas.onchain import (
     ACCUMULATION_SCORES,
+    SNAPSHOT_RECHECKS,
     STETH_RATES,
     WHALE_BALANCE_SNAPSHOTS,
+    WHALE_CANDIDATES,
     WHALE_UNIVERSE,
 )
 
@@ -47,11 +49,13 @@ __all__ = [
     "ML_FEATURES_15M",
     "REGIMES",
     "SETUPS",
+    "SNAPSHOT_RECHECKS",
     "STETH_RATES",
     "SWING_LABELS",
     "TABLES",
     "TRAINING_SET",
     "WHALE_BALANCE_SNAPSHOTS",
+    "WHALE_CANDIDATES",
     "WHALE_UNIVERSE",
     "Column",
     "ColumnType",
@@ -73,6 +77,8 @@ TABLES: Final[Mapping[str, Table]] = {
         CHANNEL_LABELS,
         TRAINING_SET,
         WHALE_UNIVERSE,
+        WHALE_CANDIDATES,
+        SNAPSHOT_RECHECKS,
         WHALE_BALANCE_SNAPSHOTS,
         STETH_RATES,
         ACCUMULATION_SCORES,

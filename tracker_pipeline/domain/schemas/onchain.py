@@ -1,4 +1,4 @@
-"""Tables of the watched addresses: universe, balances, stETH rates, scores."""
+"""Tables of the watched addresses: universe, candidates, balances and their re-checks, stETH rates, scores."""
 
 from typing import Final
 
@@ -20,6 +20,47 @@ WHALE_UNIVERSE: Final = Table(
         Column("excluded", T.BOOL, "true where the address is listed but not watched"),
         Column("reason", T.TEXT, "why it is excluded", nullable=True),
         Column("source", T.TEXT, "the list it came from"),
+    ),
+)
+
+WHALE_CANDIDATES: Final = Table(
+    name="onchain.whale_candidates",
+    key=("network", "snapshot_timestamp", "asset", "whale_address"),
+    time_column="snapshot_timestamp",
+    description="Both sides of every large transfer in the blocks since the hour before.",
+    columns=(
+        _NETWORK,
+        Column("snapshot_timestamp", T.TIME, "the hour that the blocks lead up to"),
+        Column("asset", T.TEXT, "ETH or a configured token"),
+        Column("whale_address", T.TEXT, "lower-case address"),
+        Column("received", T.WEI, "sum of large transfers received, smallest unit"),
+        Column("sent", T.WEI, "sum of large transfers sent, smallest unit"),
+        Column("largest", T.WEI, "the largest of them"),
+        Column("transfers", T.INT, "how many; one to oneself counts twice"),
+        Column("first_block", T.INT, "block of the first"),
+        Column("last_block", T.INT, "block of the last"),
+        Column("kind", T.TEXT, "account, delegated (EIP-7702) or contract, by the code at the hour's block"),
+        Column("excluded", T.BOOL, "true where it is known not to be a whale"),
+        Column("reason", T.TEXT, "why it is excluded", nullable=True),
+        RUN_ID,
+    ),
+)
+
+SNAPSHOT_RECHECKS: Final = Table(
+    name="onchain.snapshot_rechecks",
+    key=("network", "snapshot_timestamp"),
+    time_column="snapshot_timestamp",
+    description="Whether the pinned block of each hour is still part of the chain, and final.",
+    write="merge",
+    columns=(
+        _NETWORK,
+        Column("snapshot_timestamp", T.TIME, "the hour"),
+        Column("block_number", T.INT, "the block that the chain has for the hour"),
+        Column("block_hash", T.TEXT, "its hash"),
+        Column("state", T.TEXT, "pending, final, or reorganised while the hour is read again"),
+        Column("replaced_hash", T.TEXT, "hash that the last reorganisation replaced", nullable=True),
+        Column("repairs", T.INT, "how often the hour was read again"),
+        RUN_ID,
     ),
 )
 
