@@ -122,13 +122,32 @@ def demo(
 def up(
     port: Annotated[int, typer.Option(min=1, max=65_535, help="Port of the web interface.")] = 3000,
     host: Annotated[str, typer.Option(help="Address of the web interface.")] = "127.0.0.1",
+    health_port: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=65_535, help="Port of the health service; the one after --port if not given."
+        ),
+    ] = None,
 ) -> None:
-    """Run everything live: Postgres, sandbox, web interface, schedules. Ctrl-C stops all of it."""
+    """Run everything live: Postgres, sandbox, web interface, schedules, health. Ctrl-C stops all of it."""
     with _said_plainly():
         from tracker_pipeline.commands.up import run_up
 
-        code = run_up(host=host, port=port, say=lambda text: err.print(text, highlight=False))
+        say = lambda text: err.print(text, highlight=False)  # noqa: E731
+        code = run_up(host=host, port=port, health_port=health_port or _beside(port), say=say)
     raise typer.Exit(code)
+
+
+@app.command()
+def health(
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port; 0 takes a free one.")] = 3001,
+    host: Annotated[str, typer.Option(help="Address.")] = "127.0.0.1",
+) -> None:
+    """Serve /health, /health/simple and /metrics, also while Dagster is down. `tracker up` starts this too."""
+    with _said_plainly():
+        from tracker_pipeline.commands.health import serve
+
+        serve(host=host, port=port, say=lambda text: err.print(text, highlight=False))
 
 
 @app.command()
@@ -331,6 +350,11 @@ def _refuse_wrong_faults(faults: list[str]) -> None:
         Faults(faults)
     except FaultError as error:
         raise typer.BadParameter(str(error), param_hint="--fault") from None
+
+
+def _beside(port: int) -> int:
+    """The next port, or the one before where there is none."""
+    return port + 1 if port < 65_535 else port - 1
 
 
 def _aware(text: str | None) -> datetime | None:

@@ -13,9 +13,11 @@ from tracker_pipeline.assets import (
     archive,
     bars,
     features,
+    instance_retention,
     instruments,
     labels,
     regimes,
+    reports,
     setups,
     steth_rates,
     training_set,
@@ -23,7 +25,7 @@ from tracker_pipeline.assets import (
     whale_candidates,
     whale_universe,
 )
-from tracker_pipeline.automation import jobs, schedules, sensors, upkeep
+from tracker_pipeline.automation import jobs, report_schedules, schedules, sensors, upkeep, watch
 from tracker_pipeline.checks import feature_checks, label_checks
 from tracker_pipeline.checks.archive_checks import archive_check
 from tracker_pipeline.checks.schema_checks import schema_check
@@ -54,6 +56,12 @@ TABLE_ASSETS: list[dg.AssetsDefinition] = [
 
 ALL_ASSETS: list[dg.AssetsDefinition] = [*TABLE_ASSETS, *archive.archives]
 
+# What looks after the others; it has no part in the main job.
+OPERATIONS_ASSETS: list[dg.AssetsDefinition] = [
+    instance_retention.instance_retention,
+    *reports.reports.values(),
+]
+
 
 def build_definitions(resource_overrides: Mapping[str, object] | None = None) -> dg.Definitions:
     """Everything of the code location.
@@ -62,16 +70,16 @@ def build_definitions(resource_overrides: Mapping[str, object] | None = None) ->
         resource_overrides: resources to use in place of those of the configuration, by name.
     """
     return dg.Definitions(
-        assets=ALL_ASSETS,
+        assets=[*ALL_ASSETS, *OPERATIONS_ASSETS],
         asset_checks=[
-            *(schema_check(table_of(asset.key)) for asset in TABLE_ASSETS),
+            *(schema_check(table_of(asset.key)) for asset in [*TABLE_ASSETS, *OPERATIONS_ASSETS]),
             *feature_checks.ALL,
             *label_checks.ALL,
             *(archive_check(TABLES[name]) for name in get_config().archive.hot_days),
         ],
         jobs=[*jobs.ALL, *upkeep.JOBS],
-        schedules=[*schedules.ALL, *upkeep.SCHEDULES],
-        sensors=sensors.ALL,
+        schedules=[*schedules.ALL, *report_schedules.ALL, *upkeep.SCHEDULES],
+        sensors=[*sensors.ALL, watch.watch],
         resources={
             "postgres": PostgresIOManager(),
             "parquet": ParquetIOManager(),

@@ -12,6 +12,7 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
 from pydantic import (
@@ -140,6 +141,28 @@ class AutomationConfig(_Strict):
         return timedelta(days=self.catch_up_days)
 
 
+class OperationsConfig(_Strict):
+    """What counts as healthy, how much is said about the rest, and how long Dagster's records are kept."""
+
+    freshness_minutes: Mapping[str, Annotated[int, Field(ge=1)]]
+    reminder_hours: float = Field(gt=0)
+    settle_minutes: float = Field(ge=0)
+    cooldown_minutes: float = Field(ge=0)
+    least_free_disk_gib: float = Field(ge=0)
+    most_instance_gib: float = Field(gt=0)
+    keep_run_days: int = Field(ge=1)
+    report_timezone: str
+
+    @field_validator("report_timezone")
+    @classmethod
+    def _is_a_zone(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError) as error:
+            raise ValueError(f"{name} is no time zone such as Europe/Berlin") from error
+        return name
+
+
 class TokenConfig(_Strict):
     """An ERC-20 token whose balances are read beside the native ones."""
 
@@ -195,6 +218,7 @@ class PipelineConfig(_Strict):
     chain: ChainConfig
     archive: ArchiveConfig
     automation: AutomationConfig
+    operations: OperationsConfig
     endpoints: Mapping[Literal["sandbox", "live"], Endpoints]
     strategies: Mapping[str, Mapping[str, Any]]
     universe: Universe

@@ -55,4 +55,29 @@ archiving = dg.define_asset_job(
     description="Days that left the hot window move to the lake.",
 )
 
-ALL: Final = [market_day, onchain_hour, label_maturing, training_week, archiving]
+instance_retention = dg.define_asset_job(
+    "instance_retention",
+    selection=dg.AssetSelection.assets(keys.INSTANCE_RETENTION),
+    description="Dagster's own old records go.",
+)
+daily_reports = dg.define_asset_job(
+    "daily_reports",
+    selection=dg.AssetSelection.assets(*(keys.REPORTS[name] for name in ("morning", "midday", "evening"))),
+    description="Reports of a day, each at its hour.",
+)
+weekly_report = dg.define_asset_job(
+    "weekly_report",
+    selection=dg.AssetSelection.assets(keys.REPORTS["weekly"]),
+    description="The report of a week.",
+)
+
+ALL: Final = [
+    market_day,
+    onchain_hour,
+    label_maturing,
+    training_week,
+    archiving,
+    instance_retention,
+    daily_reports,
+    weekly_report,
+]

@@ -25,6 +25,7 @@ _HOURLY: Final = "5 * * * *"
 _DAILY_CLOSE: Final = "15 0 * * *"
 _DAILY_LABELS: Final = "30 0 * * *"
 _DAILY_ARCHIVE: Final = "45 0 * * *"
+_DAILY_RETENTION: Final = "20 3 * * *"
 _WEEKLY_TRAINING: Final = "0 2 * * 5"
 # A day with hot rows is one range at worst; what a tick leaves the next one takes.
 _MOST_RANGES: Final = 20
@@ -137,4 +138,23 @@ def training_weekly(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest
     ]
 
 
-ALL: Final = [market_hourly, onchain_hourly, market_daily_close, labels_daily, archive_daily, training_weekly]
+@dg.schedule(
+    job=jobs.instance_retention,
+    cron_schedule=_DAILY_RETENTION,
+    execution_timezone="UTC",
+    default_status=_RUNNING,
+)
+def retention_daily(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+    """Remove old records of Dagster's own."""
+    return dg.RunRequest(run_key=f"retention-{context.scheduled_execution_time:%Y-%m-%d}")
+
+
+ALL: Final = [
+    market_hourly,
+    onchain_hourly,
+    market_daily_close,
+    labels_daily,
+    archive_daily,
+    training_weekly,
+    retention_daily,
+]

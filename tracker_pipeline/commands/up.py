@@ -1,4 +1,4 @@
-"""`tracker up`: Postgres, sandbox, web interface and schedules as one, ended together.
+"""`tracker up`: Postgres, sandbox, web interface, schedules and health service as one, ended together.
 
 What belongs here: starting and ending. What does not: what the schedules run.
 """
@@ -21,38 +21,76 @@ from tracker_pipeline.settings import get_endpoints, get_settings
 from tracker_pipeline.storage.database import ready_url
 
 _STOP_SECONDS = 30
+# A daemon that was killed comes back; one that cannot live says so after some tries.
+_MOST_RESTARTS = 3
+_RESTART_WINDOW_SECONDS = 600.0
 _PR_SET_PDEATHSIG = 1
 
 
-def run_up(*, host: str, port: int, say: Callable[[str], None]) -> int:
+def run_up(*, host: str, port: int, health_port: int, say: Callable[[str], None]) -> int:
     """Run until Ctrl-C or SIGTERM; return 0 then, or the exit code of the program that ended by itself.
 
     Raises:
-        PermanentError: the port is in use.
+        PermanentError: a port is in use.
     """
-    _refuse_used_port(host, port)
+    _refuse_used_port(host, port, "--port")
+    _refuse_used_port(host, health_port, "--health-port")
     ready_url()
     say("Postgres is up and migrated")
     for url in (get_endpoints().exchange_url, *get_endpoints().rpc_urls):
         if url and url.startswith("sandbox://"):
             say(f"{url} is served at {resolve(url)}")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "dagster", "dev", "-w", "workspace.yaml", "-h", host, "-p", str(port)],
-        cwd=PROJECT,
-        env={**os.environ, "DAGSTER_HOME": _dagster_home(), "TRACKER_HOME": str(get_settings().state_folder)},
-        start_new_session=True,  # Ctrl-C reaches this process alone, which ends the others in order
-        preexec_fn=_end_with_parent,  # noqa: PLW1509  # this process has no other threads
-    )
+    home = {"DAGSTER_HOME": _dagster_home(), "TRACKER_HOME": str(get_settings().state_folder)}
+    dagster = ["dagster", "dev", "-w", "workspace.yaml", "-h", host, "-p", str(port)]
+    health = ["tracker_pipeline", "health", "--host", host, "--port", str(health_port)]
     say(f"the web interface comes up at http://{host}:{port}; Ctrl-C stops everything")
+    say(f"health at http://{host}:{health_port}/health, metrics at http://{host}:{health_port}/metrics")
     stopped: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda received, _frame: stopped.append(received))
-    while not stopped and process.poll() is None:
+    parts = [_Part("Dagster", dagster, home), _Part("the health service", health, home)]
+    code = 0
+    while not stopped and not code:
         time.sleep(0.2)
-    code = 0 if stopped else process.returncode or 1
+        code = next((found for part in parts if (found := part.kept_alive(say))), 0)
     say("stopping")
-    _end(process)
+    for part in parts:
+        _end(part.process)
     return code
+
+
+class _Part:
+    """A program that is started again when it ends by itself, a few times."""
+
+    def __init__(self, name: str, module: list[str], environment: dict[str, str]) -> None:
+        self._name, self._module, self._environment = name, module, environment
+        self._deaths: list[float] = []
+        self.process = _start(module, environment)
+
+    def kept_alive(self, say: Callable[[str], None]) -> int:
+        """0, or the exit code once it has ended so often that starting it again is no help."""
+        code = self.process.poll()
+        if code is None:
+            return 0
+        _end(self.process)  # what it started must be gone before there is a second one of it
+        now = time.monotonic()
+        self._deaths = [*(at for at in self._deaths if now - at < _RESTART_WINDOW_SECONDS), now]
+        if len(self._deaths) > _MOST_RESTARTS:
+            say(f"{self._name} ended {len(self._deaths)} times within ten minutes, last with code {code}")
+            return code if code > 0 else 1
+        say(f"{self._name} ended with code {code} and is started again")
+        self.process = _start(self._module, self._environment)
+        return 0
+
+
+def _start(module: list[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", *module],
+        cwd=PROJECT,
+        env={**os.environ, **environment},
+        start_new_session=True,  # Ctrl-C reaches this process alone, which ends the others in order
+        preexec_fn=_end_with_parent,  # noqa: PLW1509  # this process has no other threads
+    )
 
 
 def _end_with_parent() -> None:
@@ -69,14 +107,14 @@ def _dagster_home() -> str:
     return str(home)
 
 
-def _refuse_used_port(host: str, port: int) -> None:
+def _refuse_used_port(host: str, port: int, option: str) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError as error:
             raise PermanentError(
-                f"port {port} of {host} cannot be used ({error.strerror}): choose another with --port"
+                f"port {port} of {host} cannot be used ({error.strerror}): choose another with {option}"
             ) from error
 
 

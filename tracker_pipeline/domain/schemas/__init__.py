@@ -35,9 +35,17 @@ from tracker_pipeline.domain.schemas.onchain import (
     WHALE_CANDIDATES,
     WHALE_UNIVERSE,
 )
+from tracker_pipeline.domain.schemas.operations import (
+    ALERTS,
+    DELIVERIES,
+    FRESHNESS,
+    INSTANCE_RETENTION,
+    REPORTS,
+)
 
 __all__ = [
     "ACCUMULATION_SCORES",
+    "ALERTS",
     "ARCHIVE_BATCHES",
     "ARCHIVE_HOLDS",
     "BARS",
@@ -45,9 +53,13 @@ __all__ = [
     "BAR_REVISIONS",
     "CHANNEL_LABELS",
     "DCA_LABELS",
+    "DELIVERIES",
+    "FRESHNESS",
+    "INSTANCE_RETENTION",
     "INSTRUMENTS",
     "ML_FEATURES_15M",
     "REGIMES",
+    "REPORTS",
     "SETUPS",
     "SNAPSHOT_RECHECKS",
     "STETH_RATES",
@@ -84,5 +96,10 @@ TABLES: Final[Mapping[str, Table]] = {
         ACCUMULATION_SCORES,
         ARCHIVE_BATCHES,
         ARCHIVE_HOLDS,
+        FRESHNESS,
+        ALERTS,
+        DELIVERIES,
+        INSTANCE_RETENTION,
+        *REPORTS.values(),
     )
 }
