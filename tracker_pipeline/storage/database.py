@@ -4,6 +4,8 @@ What belongs here: how to connect and lock. What does not: the server itself (`r
 any one table.
 """
 
+import atexit
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -81,6 +83,56 @@ def ready_url() -> str:
 def connect() -> Iterator[Connection]:
     """A connection to the migrated database; commits when the block ends well, rolls back when it does not."""
     with open_connection(ready_url()) as connection:
+        yield connection
+
+
+class _ArrowDriver:
+    """What ADBC learned about one database, kept for this process.
+
+    On connecting, the driver reads the whole of pg_type and pg_attribute: 0.1 s, and 1.7 s with 3,000 partitions.
+    Clones of a connection share what it knows and open in 5 ms. All our types are built in, so it stays true.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._url: str | None = None
+        self._connection: Any = None
+        atexit.register(self.forget)
+
+    def connect(self, url: str) -> Any:
+        """A new connection, in a transaction."""
+        # Where pandas is installed this imports it by way of pyarrow, a second: not when definitions load.
+        import adbc_driver_postgresql.dbapi as adbc
+
+        with self._lock:
+            if url != self._url:
+                self._close()
+                self._connection, self._url = adbc.connect(url, autocommit=True), url
+            return self._connection.adbc_clone()
+
+    def forget(self) -> None:
+        """Close the connection that is kept."""
+        with self._lock:
+            self._close()
+
+    def _close(self) -> None:
+        kept, self._connection, self._url = self._connection, None, None
+        if kept is not None:
+            kept.close()
+
+
+_arrow_driver = _ArrowDriver()
+
+
+def open_arrow_connection() -> Any:
+    """An ADBC connection to the migrated database, for results as Arrow, in a transaction."""
+    return _arrow_driver.connect(ready_url())
+
+
+@contextmanager
+def arrow_connect() -> Iterator[Any]:
+    """The same, rolled back and closed when the block ends."""
+    with open_arrow_connection() as connection:
         yield connection
 
 

@@ -14,7 +14,7 @@ import polars as pl
 from psycopg import sql
 
 from tracker_pipeline.resources.errors import PermanentError, TransientError
-from tracker_pipeline.storage.database import ready_url
+from tracker_pipeline.storage.database import open_arrow_connection, ready_url
 
 # A connection takes 5 ms to open, a read of one symbol's day 2 ms. More than these are opened and closed again.
 _MOST_IDLE: Final = 4
@@ -96,16 +96,11 @@ def said_plainly() -> Iterator[None]:
 
 
 class _Connections:
-    """Connections that rest between reads, outside of any transaction.
-
-    On connecting, the driver reads the whole of pg_type and pg_attribute: 0.1 s, and 1.7 s with 3,000 partitions.
-    Clones of a connection share what it knows and open in 5 ms. We read built-in types only, so it stays true.
-    """
+    """Connections that rest between reads, outside of any transaction."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._of: tuple[str, int] | None = None
-        self._first: Any = None
         self._idle: list[Any] = []
         atexit.register(self.close)
 
@@ -142,15 +137,11 @@ class _Connections:
             return self._idle.pop() if self._idle and self._of == _identity() else None
 
     def _open(self) -> Any:
-        # Where pandas is installed this imports it by way of pyarrow, a second: not when definitions load.
-        import adbc_driver_postgresql.dbapi as adbc
-
         with self._lock:
             if self._of != _identity():
                 self._close()
-                self._first = adbc.connect(ready_url(), autocommit=True)
                 self._of = _identity()
-            connection = self._first.adbc_clone()
+        connection = open_arrow_connection()
         connection.adbc_connection.set_autocommit(True)
         with connection.cursor() as cursor:
             for setting in _EXACT_TEXT:
@@ -158,8 +149,8 @@ class _Connections:
         return connection
 
     def _close(self) -> None:
-        resting = [*self._idle, *([self._first] if self._first is not None else [])]
-        of, self._of, self._first, self._idle = self._of, None, None, []
+        resting, of = self._idle, self._of
+        self._idle, self._of = [], None
         if of is not None and of[1] == os.getpid():  # a forked child must not end what its parent uses
             for connection in resting:
                 with suppress(Exception):
