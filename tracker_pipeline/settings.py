@@ -35,31 +35,75 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class UniverseSymbol(_Strict):
-    """One coin of the universe."""
+# How venues list many of a cheap coin as one: 1000PEPE, SHIB1000, 1MBABYDOGE.
+_MULTIPLES = ("1000", "10000", "100000", "1000000", "1M")
 
-    base: str
+
+class UniverseSymbol(_Strict):
+    """One coin of the universe.
+
+    Attributes:
+        base: the coin.
+        group: one of the universe's groups.
+        tier: sets thresholds, exits and slippage.
+        formerly: names it had before.
+        since: from when on its ticker means this coin and no other; bars before are another coin's.
+        venues: what a venue calls it, where that is another name.
+    """
+
+    base: str = Field(min_length=1)
     group: str
     tier: Literal["large_cap", "mid_cap", "small_cap", "memecoin"]
+    formerly: tuple[str, ...] = ()
+    since: date | None = None
+    venues: Mapping[str, str] = Field(default_factory=dict)
 
 
 class Universe(_Strict):
-    """The coins that are tracked, versioned."""
+    """The coins that are tracked, versioned.
+
+    Attributes:
+        version: raised with every change.
+        groups: how many coins each group has.
+        symbols: the coins.
+    """
 
     version: int
+    groups: Mapping[str, int] = Field(min_length=1)
     symbols: tuple[UniverseSymbol, ...] = Field(min_length=1)
 
     @field_validator("symbols")
     @classmethod
     def _unique(cls, symbols: tuple[UniverseSymbol, ...]) -> tuple[UniverseSymbol, ...]:
-        repeated = [base for base, count in Counter(s.base for s in symbols).items() if count > 1]
+        names = Counter(name for s in symbols for name in (s.base, *s.formerly))
+        repeated = [name for name, count in names.items() if count > 1]
         if repeated:
             raise ValueError(f"these coins are listed twice: {', '.join(repeated)}")
         return symbols
 
+    @model_validator(mode="after")
+    def _grouped(self) -> Self:
+        counts = Counter(symbol.group for symbol in self.symbols)
+        unknown = [symbol.base for symbol in self.symbols if symbol.group not in self.groups]
+        if unknown:
+            raise ValueError(f"{', '.join(unknown)}: the group is not one of {', '.join(self.groups)}")
+        wrong = [
+            f"{name} has {counts[name]} coins, not {size}"
+            for name, size in self.groups.items()
+            if counts[name] != size
+        ]
+        if wrong:
+            raise ValueError("; ".join(wrong))
+        return self
+
     def tiers(self) -> dict[str, str]:
-        """Coin to tier."""
-        return {symbol.base: symbol.tier for symbol in self.symbols}
+        """Tier by every name that a coin goes by, multiples such as 1000PEPE included."""
+        return {
+            form: symbol.tier
+            for symbol in self.symbols
+            for name in (symbol.base, *symbol.formerly, *symbol.venues.values())
+            for form in (name, *(f"{m}{name}" for m in _MULTIPLES), *(f"{name}{m}" for m in _MULTIPLES))
+        }
 
     def spread(self, count: int | None) -> tuple[UniverseSymbol, ...]:
         """The first `count` symbols taken from the groups in turn, so that a sample has every kind."""
@@ -71,6 +115,40 @@ class Universe(_Strict):
         return tuple(in_turn[:count])
 
 
+class ExchangeSource(_Strict):
+    """Bars from the venue itself, through ccxt."""
+
+    kind: Literal["exchange"]
+
+
+class DumpsSource(_Strict):
+    """Bars from the dump files that Binance publishes, in a folder or behind a URL."""
+
+    kind: Literal["dumps"]
+    location: str = "https://s3-ap-northeast-1.amazonaws.com/data.binance.vision"
+
+
+class MassiveSource(_Strict):
+    """Bars from Massive's (formerly Polygon's) aggregates; the key is in the variable that `api_key_env` names."""
+
+    kind: Literal["massive"]
+    url: str = "https://api.massive.com"
+    api_key_env: str = "MASSIVE_API_KEY"
+    requests_per_second: float | None = Field(default=None, gt=0)
+
+
+class FilesSource(_Strict):
+    """Bars from Parquet, CSV or Feather files."""
+
+    kind: Literal["files"]
+    paths: tuple[Path, ...] = Field(min_length=1)
+
+
+SourceConfig = Annotated[
+    ExchangeSource | DumpsSource | MassiveSource | FilesSource, Field(discriminator="kind")
+]
+
+
 class Market(_Strict):
     """Which exchange and which of its markets."""
 
@@ -78,6 +156,7 @@ class Market(_Strict):
     market_type: Literal["spot", "linear"]
     quote: str
     reference: str
+    source: SourceConfig
 
     def symbol(self, base: str) -> str:
         """The unified symbol of a coin on this market."""
@@ -227,7 +306,7 @@ class PipelineConfig(_Strict):
     def _consistent(self) -> Self:
         if self.history_start > datetime.now(UTC).date():
             raise ValueError(f"history_start {self.history_start} lies in the future")
-        if self.market.reference not in self.universe.tiers():
+        if self.market.reference not in {symbol.base for symbol in self.universe.symbols}:
             raise ValueError(f"market.reference {self.market.reference} is not a coin of the universe")
         return self
 
@@ -279,6 +358,15 @@ def _read_yaml(text: str, where: str) -> dict[str, Any]:
     return content
 
 
+def _read_file(path: Path, where: str) -> dict[str, Any]:
+    try:
+        return _read_yaml(path.read_text("utf-8"), where)
+    except OSError as error:
+        raise ConfigurationError(f"{where} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{where} is not UTF-8 text") from error
+
+
 def _explain(error: ValidationError, where: str) -> ConfigurationError:
     problems = "; ".join(
         f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}" for problem in error.errors()
@@ -317,16 +405,19 @@ def get_config() -> PipelineConfig:
         resources.files("tracker_pipeline").joinpath("default_config.yaml").read_text("utf-8"),
         "the packaged configuration",
     )
+    content["universe"] = _read_yaml(
+        resources.files("tracker_pipeline").joinpath("universe.yaml").read_text("utf-8"), "the universe"
+    )
     path = get_settings().config
     where = f"TRACKER_CONFIG ({path})" if path else "the packaged configuration"
     if path:
-        try:
-            own = path.expanduser().read_text("utf-8")
-        except OSError as error:
-            raise ConfigurationError(f"{where} cannot be read: {error.strerror}") from error
-        except UnicodeDecodeError as error:
-            raise ConfigurationError(f"{where} is not UTF-8 text") from error
-        content = _merge(content, _read_yaml(own, where))
+        own = _read_file(path.expanduser(), where)
+        if isinstance(own.get("universe"), str):
+            file = path.expanduser().parent / own["universe"]
+            own["universe"] = _read_file(file, f"the universe ({file}) that {where} names")
+        if "universe" in own:  # a universe is a whole: another one takes nothing from the packaged one
+            del content["universe"]
+        content = _merge(content, own)
     try:
         return PipelineConfig.model_validate(content)
     except ValidationError as error:

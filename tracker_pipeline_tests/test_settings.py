@@ -61,9 +61,23 @@ def test_an_unknown_setting_is_named(monkeypatch, name, value, message):
         ),
         ("chain: {max_unknown_frac: 2}", "chain.max_unknown_frac: Input should be less than or equal to 1"),
         (
-            "universe: {version: 2, symbols: [&a {base: A, group: g, tier: mid_cap}, *a]}",
-            "listed twice: A",
+            "universe: {version: 2, groups: {g: 2}, symbols: [&a {base: A, group: g, tier: mid_cap}, *a]}",
+            "universe.symbols: Value error, these coins are listed twice: A",
         ),
+        (
+            "universe: {version: 2, groups: {g: 2, h: 1}, symbols: [{base: A, group: g, tier: mid_cap}]}",
+            "g has 1 coins, not 2; h has 0 coins, not 1",
+        ),
+        (
+            "universe: {version: 2, groups: {g: 1}, symbols: [{base: A, group: f, tier: mid_cap}]}",
+            "A: the group is not one of g",
+        ),
+        (
+            "universe: {version: 2, groups: {g: 1}, symbols: [{base: A, group: g, tier: huge}]}",
+            "universe.symbols.0.tier: Input should be 'large_cap', 'mid_cap', 'small_cap' or 'memecoin'",
+        ),
+        ("universe: elsewhere.yaml", "elsewhere.yaml) that TRACKER_CONFIG"),
+        ("market: {source: {kind: carrier_pigeon}}", "market.source: Input tag 'carrier_pigeon'"),
     ],
 )
 def test_a_malformed_configuration_file_is_named_with_what_is_wrong(config_file, text, message):
@@ -74,6 +88,24 @@ def test_a_malformed_configuration_file_is_named_with_what_is_wrong(config_file,
         settings.get_config()
     assert message in str(failure.value)
     assert "\n" not in str(failure.value)
+
+
+def test_a_file_may_name_a_universe_of_its_own(config_file, tmp_path):
+    (tmp_path / "coins.yaml").write_text(
+        "version: 7\ngroups: {all: 1}\nsymbols: [{base: BTC, group: all, tier: large_cap}]\n"
+    )
+    config_file("universe: coins.yaml")
+    universe = settings.get_config().universe
+    assert (universe.version, [symbol.base for symbol in universe.symbols]) == (7, ["BTC"])
+
+
+def test_a_tier_is_found_by_every_name_that_a_coin_goes_by():
+    tiers = settings.get_config().universe.tiers()
+    assert {tiers[name] for name in ("PEPE", "1000PEPE", "SHIB1000", "1000NEIROCTO")} == {
+        "memecoin",
+        "small_cap",
+    }
+    assert tiers["MATIC"] == tiers["POL"]
 
 
 def test_a_file_changes_only_what_it_names(config_file):

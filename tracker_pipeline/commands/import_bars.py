@@ -17,6 +17,7 @@ from tracker_pipeline.domain import schemas
 from tracker_pipeline.keys import key_of
 from tracker_pipeline.resources.bar_files import BarFileOptions, FileBars, read_bar_file
 from tracker_pipeline.settings import get_config
+from tracker_pipeline.storage import scan
 from tracker_pipeline.storage.database import connect
 from tracker_pipeline.storage.writing import Written, write_window
 
@@ -91,10 +92,15 @@ def _load(part: FileBars, imported: Imported) -> None:
 
 
 def imported_instruments(bars: pl.DataFrame) -> pl.DataFrame:
-    """The instruments of imported bars; when they were listed is not known from a file."""
+    """The instruments of imported bars that are not recorded yet.
+
+    When they were listed is not known from a file, so one that a venue was asked about keeps what the venue told.
+    """
     tiers = get_config().universe.tiers()
+    recorded = scan(schemas.INSTRUMENTS.name, columns=["venue", "symbol"]).collect()
+    new = bars.select("venue", "symbol").unique().join(recorded, on=["venue", "symbol"], how="anti")
     rows = []
-    for venue, symbol in bars.select("venue", "symbol").unique().iter_rows():
+    for venue, symbol in new.iter_rows():
         pair, _, settled = symbol.partition(":")
         base, _, quote = pair.partition("/")
         rows.append(
@@ -108,7 +114,9 @@ def imported_instruments(bars: pl.DataFrame) -> pl.DataFrame:
                 "tier": tiers.get(base, "small_cap"),
             }
         )
-    return pl.DataFrame(rows)
+    columns = schemas.INSTRUMENTS.polars_schema
+    names = ("venue", "symbol", "base", "quote", "native_symbol", "market_type", "tier")
+    return pl.DataFrame(rows, schema={name: columns[name] for name in names})
 
 
 def _record_days(imported: Imported) -> None:

@@ -112,6 +112,10 @@ INSTRUMENTS: Final = Table(
         Column("listed_from", T.TIME, "first moment the venue served it, if known", nullable=True),
         Column("listed_to", T.TIME, "end of listing; NULL while listed", nullable=True),
         Column("alias_of", T.TEXT, "symbol it was renamed to, if any", nullable=True),
+        Column("coin", T.TEXT, "coin of the universe; NULL for one that is not in it", nullable=True),
+        Column("multiplier", T.INT, "coins in one of the base currency: 1000 for 1000PEPE", nullable=True),
+        Column("listings", T.JSON, "every time it was listed, from and to, oldest first", nullable=True),
+        Column("seen_on", T.DATE, "day on which it was last on the venue's list", nullable=True),
     ),
 )
 
