@@ -1,44 +1,34 @@
 """A session with one exchange through ccxt: a few clients, paced together, every failure classified.
 
 What belongs here: everything that knows ccxt's options, exceptions and threads. What does not: what is asked of
-the exchange (`exchange.py`).
+the exchange (`exchange.py`), and what processes know of its host together (`host_state.py`).
 """
 
 import ipaddress
 import re
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
-import stamina
-
 from tracker_pipeline.resources.errors import PermanentError, PipelineError, TransientError
+from tracker_pipeline.resources.host_state import LONGEST_WAIT_SECONDS, HostState, LeftAloneError
+from tracker_pipeline.resources.limit_headers import retry_after, used_up_for
+from tracker_pipeline.resources.retrying import attempts
 
 Answer = TypeVar("Answer")
 
-_TRIES: Final = 3
-_FIRST_WAIT: Final = timedelta(seconds=0.5)
-_LONGEST_WAIT: Final = timedelta(seconds=10)
-_LONGEST_RETRY_AFTER: Final = 120.0  # seconds; a venue that asks for more is left to the next run
 _DETAIL_LENGTH: Final = 200
 
 # ccxt counts these among the failures that pass; a refused address and a wrong path do not.
 _REFUSED: Final = re.compile(r" (401|403|407|451) ")
 _WRONG_PATH: Final = re.compile(r" (404|405|410) ")
 _ADDRESS: Final = re.compile(r"\w+://\S+")
-
-
-class _ThrottledError(TransientError):
-    """The venue asks to wait; `retry_after` is in seconds."""
-
-    def __init__(self, text: str, retry_after: float) -> None:
-        super().__init__(text)
-        self.retry_after = retry_after
 
 
 class CcxtSession:
@@ -52,12 +42,15 @@ class CcxtSession:
         market_type: `spot` or `linear`.
         url: scheme and host that replace the venue's own; the paths stay. On this machine nothing is paced.
         timeout: of one request.
+        hosts: folder in which processes share what they know of hosts; without one, this session is alone.
 
     Raises:
         PermanentError: ccxt knows no such exchange.
     """
 
-    def __init__(self, venue: str, market_type: str, url: str | None, timeout: timedelta) -> None:
+    def __init__(
+        self, venue: str, market_type: str, url: str | None, timeout: timedelta, hosts: Path | None = None
+    ) -> None:
         import ccxt
 
         if venue not in ccxt.exchanges:
@@ -67,7 +60,7 @@ class CcxtSession:
         self._url = url
         self._timeout = timeout
         self.place = f"{venue} at {urlsplit(url).hostname}:{urlsplit(url).port}" if url else venue
-        self._pace = _Pace()
+        self._host = HostState(self.place, hosts)
         self._idle: deque[Any] = deque()
         self._loading = threading.Lock()
         self._loaded: Any = None
@@ -83,16 +76,10 @@ class CcxtSession:
             TransientError: it failed and may work later.
             PermanentError: it would fail again.
         """
-        for attempt in stamina.retry_context(
-            on=_wait_before_retry,
-            attempts=_TRIES,
-            timeout=None,
-            wait_initial=_FIRST_WAIT,
-            wait_max=_LONGEST_WAIT,
-        ):
+        for attempt in attempts():
             with attempt:
                 return self._try_once(what, function)
-        raise AssertionError("stamina gives at least one attempt")
+        raise AssertionError("there is at least one attempt")
 
     def markets(self, *, reload: bool = False) -> dict[str, dict[str, Any]]:
         """The venue's markets by unified symbol, as ccxt describes them; loaded once unless told otherwise.
@@ -130,8 +117,9 @@ class CcxtSession:
     def _try_once(self, what: str, function: Callable[[Any], Answer]) -> Answer:
         import ccxt
 
+        self._host.admit()
         with self._borrowed() as client:
-            client.last_json_response = None
+            client.last_json_response = client.last_response_headers = None
             try:
                 answer = function(client)
             except ccxt.BaseError as error:
@@ -142,6 +130,9 @@ class CcxtSession:
             # ccxt turns a page of HTML or half a JSON document into an empty answer.
             if client.last_json_response is None:
                 raise self._unreadable(what, "not JSON")
+            self._host.succeeded()
+            headers = client.last_response_headers or {}
+            self._host.pause(used_up_for(headers, self._market_type, datetime.now(UTC)))
             return answer
 
     @contextmanager
@@ -177,9 +168,12 @@ class CcxtSession:
         if self._url is not None:
             client.urls["api"] = _redirected(client.urls["api"], self._url.rstrip("/"))
             client.enableRateLimit = not _is_this_machine(self._url)
-        self._pace.set_interval(client.rateLimit / 1000)
-        client.throttle = self._pace.wait
+        client.throttle = partial(self._take_turn, client.rateLimit / 1000)
         return client
+
+    def _take_turn(self, seconds: float, cost: float | None = None) -> None:
+        """Space the requests of all of us by the venue's own costs; ccxt calls it before each request."""
+        self._host.take_turn(seconds * (1 if cost is None else cost))
 
     def _classified(self, error: Exception, what: str, client: Any) -> PipelineError:
         import ccxt
@@ -195,55 +189,31 @@ class CcxtSession:
             return PermanentError(f"{said}: it is not listed there; correct the symbol")
         if _WRONG_PATH.search(text):
             return PermanentError(f"{said}: there is no such service at this address; correct the URL")
+        if isinstance(error, ccxt.DDoSProtection | ccxt.RateLimitExceeded):
+            return self._throttled(said, client)
         # ExchangeError itself, not one of its subclasses, is a code that ccxt does not know, such as Bybit's
         # 10016 "System error. Please try again later."
         if isinstance(error, ccxt.OperationFailed) or type(error) is ccxt.ExchangeError:
-            wait = _retry_after(client)
-            later = f"{said}; try again later"
-            return TransientError(later) if wait is None else _ThrottledError(later, wait)
+            self._host.failed()
+            return TransientError(f"{said}; try again later")
         return PermanentError(f"{said}: asking again would give the same answer; correct the request")
 
+    def _throttled(self, said: str, client: Any) -> TransientError:
+        wait = self._host.refused(retry_after(client.last_response_headers or {}, datetime.now(UTC)))
+        if wait <= LONGEST_WAIT_SECONDS:
+            return TransientError(f"{said}; try again later")
+        return LeftAloneError(f"{said}: it asks to be left alone for {wait:.0f} s; try again later")
+
     def _unreadable(self, what: str, reason: str) -> TransientError:
+        self._host.failed()
         return TransientError(
             f"{self.place} answered for {what} in a form that cannot be read ({reason}); try again later"
         )
 
 
-class _Pace:
-    """Spaces the requests of all threads by the venue's own costs."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._interval = 0.0
-        self._next = 0.0
-
-    def set_interval(self, seconds: float) -> None:
-        """Seconds that a request of cost 1 takes up."""
-        self._interval = seconds
-
-    def wait(self, cost: float | None = None) -> None:
-        """Sleep until a request of this cost may go out; ccxt calls it before each request."""
-        with self._lock:
-            turn = max(time.monotonic(), self._next)
-            self._next = turn + self._interval * (1 if cost is None else cost)
-        time.sleep(max(0.0, turn - time.monotonic()))
-
-
 def _load_markets(client: Any) -> Any:
     client.load_markets(reload=True)
     return client
-
-
-def _wait_before_retry(error: Exception) -> bool | float:
-    """Whether another try may help, or the seconds that the venue wants to pass before it."""
-    return error.retry_after if isinstance(error, _ThrottledError) else isinstance(error, TransientError)
-
-
-def _retry_after(client: Any) -> float | None:
-    """Seconds of the last answer's Retry-After, if it has a bearable one."""
-    headers = getattr(client, "last_response_headers", None) or {}
-    text = {name.lower(): value for name, value in headers.items()}.get("retry-after", "")
-    return float(text) if text.isdigit() and float(text) <= _LONGEST_RETRY_AFTER else None
 
 
 def _load_only(client: Any, market_type: str) -> None:

@@ -12,7 +12,14 @@ from pydantic import PrivateAttr
 
 from tracker_pipeline.resources.errors import TransientError
 from tracker_pipeline.resources.sandbox_process import resolve
-from tracker_pipeline.settings import ConfigurationError, get_config, get_endpoints, get_networks, rpc_urls
+from tracker_pipeline.settings import (
+    ConfigurationError,
+    get_config,
+    get_endpoints,
+    get_networks,
+    get_settings,
+    rpc_urls,
+)
 
 if TYPE_CHECKING:
     import polars as pl
@@ -43,7 +50,12 @@ class ExchangeResource(dg.ConfigurableResource[None]):
             from tracker_pipeline.resources.exchange import Exchange  # ccxt takes 2 s to import
 
             url = resolve(self.url) if self.url else None
-            self._client = Exchange(self.venue, self.market_type, url=url)  # type: ignore[arg-type]
+            self._client = Exchange(
+                self.venue,
+                self.market_type,  # type: ignore[arg-type]
+                url=url,
+                hosts=get_settings().state_folder / "hosts",
+            )
         return self._client
 
 

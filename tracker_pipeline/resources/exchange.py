@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 import polars as pl
@@ -44,6 +45,7 @@ class Exchange:
         url: scheme and host to use in place of the venue's own, such as http://127.0.0.1:8000.
         timeout: of one request.
         workers: symbols that `bars_many` fetches at once.
+        hosts: folder in which processes share what they know of hosts; without one, this client is alone.
 
     Raises:
         PermanentError: ccxt knows no such exchange.
@@ -57,11 +59,12 @@ class Exchange:
         url: str | None = None,
         timeout: timedelta = timedelta(seconds=30),
         workers: int = 5,
+        hosts: Path | None = None,
     ) -> None:
         self.venue = venue
         self.market_type = market_type
         self._workers = workers
-        self._session = CcxtSession(venue, market_type, url, timeout)
+        self._session = CcxtSession(venue, market_type, url, timeout, hosts)
 
     def server_time(self) -> datetime:
         """The exchange's clock, UTC.

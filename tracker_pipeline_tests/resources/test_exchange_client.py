@@ -246,11 +246,13 @@ def test_one_unknown_symbol_leaves_the_others_alone() -> None:
 
 
 def test_a_failing_clock_fails_every_symbol_and_the_message_hides_the_password() -> None:
-    client = Exchange("bybit", "spot", url="http://user:hunter2@127.0.0.1:9", timeout=timedelta(seconds=1))
-    fetched = client.bars_many(["BTC/USDT", "ETH/USDT"], "1h", NOW - DAY, NOW)
+    def client() -> Exchange:
+        return Exchange("bybit", "spot", url="http://user:hunter2@127.0.0.1:9", timeout=timedelta(seconds=1))
+
+    fetched = client().bars_many(["BTC/USDT", "ETH/USDT"], "1h", NOW - DAY, NOW)
     assert [answer.outcome for answer in fetched.values()] == [Outcome.RETRYABLE] * 2
     with pytest.raises(TransientError) as caught:
-        client.server_time()
+        client().server_time()
     assert "127.0.0.1:9" in str(caught.value)
     assert "hunter2" not in str(caught.value)
     assert caught.value.__suppress_context__
