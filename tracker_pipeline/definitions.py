@@ -11,6 +11,8 @@ import dagster as dg
 from tracker_pipeline.assets import (
     accumulation_scores,
     archive,
+    bar_coverage,
+    bar_gaps,
     bars,
     features,
     instance_retention,
@@ -26,7 +28,7 @@ from tracker_pipeline.assets import (
     whale_universe,
 )
 from tracker_pipeline.automation import jobs, report_schedules, schedules, sensors, upkeep, watch
-from tracker_pipeline.checks import feature_checks, label_checks
+from tracker_pipeline.checks import feature_checks, label_checks, market_checks
 from tracker_pipeline.checks.archive_checks import archive_check
 from tracker_pipeline.checks.schema_checks import schema_check
 from tracker_pipeline.domain.schemas import TABLES
@@ -36,9 +38,9 @@ from tracker_pipeline.storage.io_managers import ParquetIOManager, PostgresIOMan
 
 TABLE_ASSETS: list[dg.AssetsDefinition] = [
     instruments.instruments,
-    bars.ohlc_15m,
-    bars.ohlc_1h,
-    bars.ohlc_1d,
+    *bars.ALL,
+    bar_coverage.bar_coverage,
+    bar_gaps.bar_gaps,
     regimes.regimes,
     features.ml_features_15m,
     setups.strategy_setups,
@@ -73,6 +75,7 @@ def build_definitions(resource_overrides: Mapping[str, object] | None = None) ->
         assets=[*ALL_ASSETS, *OPERATIONS_ASSETS],
         asset_checks=[
             *(schema_check(table_of(asset.key)) for asset in [*TABLE_ASSETS, *OPERATIONS_ASSETS]),
+            *market_checks.ALL,
             *feature_checks.ALL,
             *label_checks.ALL,
             *(archive_check(TABLES[name]) for name in get_config().archive.hot_days),

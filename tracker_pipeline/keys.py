@@ -19,9 +19,12 @@ def archive_key_of(table: Table) -> AssetKey:
 
 
 INSTRUMENTS: Final = key_of(schemas.INSTRUMENTS)
-OHLC_15M: Final = key_of(schemas.BARS["15m"])
-OHLC_1H: Final = key_of(schemas.BARS["1h"])
-OHLC_1D: Final = key_of(schemas.BARS["1d"])
+BARS: Final = {timeframe: key_of(table) for timeframe, table in schemas.BARS.items()}
+OHLC_15M: Final = BARS["15m"]
+OHLC_1H: Final = BARS["1h"]
+OHLC_1D: Final = BARS["1d"]
+BAR_COVERAGE: Final = key_of(schemas.BAR_COVERAGE)
+BAR_GAPS: Final = key_of(schemas.BAR_GAPS)
 REGIMES: Final = key_of(schemas.REGIMES)
 ML_FEATURES_15M: Final = key_of(schemas.ML_FEATURES_15M)
 STRATEGY_SETUPS: Final = key_of(schemas.SETUPS)

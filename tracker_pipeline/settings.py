@@ -150,13 +150,22 @@ SourceConfig = Annotated[
 
 
 class Market(_Strict):
-    """Which exchange and which of its markets."""
+    """Which exchange and which of its markets, and which of its bars are asked for.
+
+    Attributes:
+        venue: ccxt exchange id.
+        market_type: spot or linear.
+        quote: quote currency.
+        reference: the coin that regimes are judged on.
+        native_timeframes: those that the exchange is asked for; coarser ones are made of them.
+    """
 
     venue: str
     market_type: Literal["spot", "linear"]
     quote: str
     reference: str
     source: SourceConfig
+    native_timeframes: tuple[Literal["1m", "5m", "15m", "1h", "4h", "1d"], ...] = Field(min_length=1)
 
     def symbol(self, base: str) -> str:
         """The unified symbol of a coin on this market."""

@@ -1,42 +1,48 @@
-"""Closed OHLC bars: fetched from the exchange, or rolled up from finer ones where the exchange is not ours to ask.
+"""Closed OHLC bars of six timeframes: asked of the exchange, or rolled up from finer ones.
 
-Symbols of the configured exchange and market are fetched. Where 15m bars of a symbol came from files
-(`tracker import-bars`), the files stand: longer bars over them are rolled up from them, complete ones only, and a
-fetch begins after the last of them, so that one series never mixes the two.
+`native_timeframes` of the configuration are asked for; the others are made of the finest bars stored, and so is every
+timeframe over minutes and over bars from files (`tracker import-bars`). See docs/completeness.md.
+
+What one symbol's failure leaves undone is recorded as a gap, and the run fails in the end, naming it: what the others
+gave is stored by then.
 """
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from datetime import datetime, timedelta
+from typing import Final
 
 import dagster as dg
 import polars as pl
 from pydantic import Field
 
 from tracker_pipeline import keys
-from tracker_pipeline.assets.declaration import blocks_of_days, days_of, table_asset
+from tracker_pipeline.assets.bar_fetches import Fetch, Window, failure_of, fetch, refuse_nonsense
+from tracker_pipeline.assets.bar_review import review
+from tracker_pipeline.assets.bar_rollups import finest_stored, rolled_up
+from tracker_pipeline.assets.bar_series import finer_timeframes, is_native, listing_unknown, own_instruments
+from tracker_pipeline.assets.declaration import blocks_of_days, days_of, run_window, table_asset
 from tracker_pipeline.assets.instruments import listed_instruments
-from tracker_pipeline.domain.bars import rejected, resample, sane
+from tracker_pipeline.domain.bars import KEY
 from tracker_pipeline.domain.schemas import BARS
 from tracker_pipeline.domain.timeframes import TIMEFRAMES
 from tracker_pipeline.partitions import DAILY
 from tracker_pipeline.resources.clients import ExchangeResource
-from tracker_pipeline.resources.errors import PermanentError, TransientError
+from tracker_pipeline.resources.errors import PipelineError
 from tracker_pipeline.resources.failures import classified
-from tracker_pipeline.storage import scan
 from tracker_pipeline.storage.io_managers import PartitionFrames
 
-if TYPE_CHECKING:
-    from tracker_pipeline.resources.bar_source import Fetched
-
-_FINEST: Final = "15m"
-# 30 days of 15m bars of 90 symbols are 259,200 rows, about 40 MB; a block is also what a broken run repeats.
-_BLOCK: Final = timedelta(days=30)
-_MOST_REJECTED: Final = 0.001
+# 30 days of 15m bars of 90 symbols are 259,200 rows, about 40 MB; a block is also what a broken run repeats. Blocks
+# of other timeframes hold as many bars, within bounds.
+_BLOCK_BARS: Final = 30 * 96
+_DAY: Final = timedelta(days=1)
+_LONGEST_BLOCK: Final = timedelta(days=365)
 
 _DESCRIPTIONS: Final = {
+    "1m": "Closed minutes, from files or where the configuration asks for them; coarser bars are made of them.",
+    "5m": "Closed 5-minute bars, rolled up from minutes where these lack nothing.",
     "15m": "Closed 15-minute bars of every instrument: what features, regimes and labels are computed from.",
     "1h": "Closed hourly bars of every instrument.",
+    "4h": "Closed 4-hour bars of every instrument, rolled up from finer ones where these lack nothing.",
     "1d": "Closed daily bars of every instrument, UTC days; a day's bar is known 10 minutes after midnight.",
 }
 
@@ -50,13 +56,11 @@ class BarsConfig(dg.Config):
 
 
 def _bars_asset(timeframe: str) -> dg.AssetsDefinition:
-    table = BARS[timeframe]
-
     @table_asset(
-        table,
+        BARS[timeframe],
         kinds={"polars"},
         partitions=DAILY,
-        deps=[keys.INSTRUMENTS, *([] if timeframe == _FINEST else [keys.OHLC_15M])],
+        deps=[keys.INSTRUMENTS, *(keys.BARS[finer] for finer in finer_timeframes(timeframe))],
         pool="exchange",
         description=_DESCRIPTIONS[timeframe],
     )
@@ -72,117 +76,70 @@ def _bars_asset(timeframe: str) -> dg.AssetsDefinition:
 def _days(
     context: dg.AssetExecutionContext, exchange: ExchangeResource, timeframe: str, symbols: list[str]
 ) -> Iterator[tuple[str, pl.DataFrame]]:
+    failed: dict[str, PipelineError] = {}
     with classified():
-        wanted = symbols or _own_symbols(exchange)
-        for start, end, day_keys in blocks_of_days(context, _BLOCK):
-            from_files = scan(
-                BARS[_FINEST].name, start, end, predicate=pl.col("source").str.starts_with("file:")
-            ).collect()
-            frame = pl.concat(
-                [
-                    _fetched(
-                        context,
-                        exchange,
-                        _fetch_starts(exchange.venue, wanted, from_files, start),
-                        timeframe,
-                        end,
-                    ),
-                    _rolled_up(context, from_files, timeframe),
-                ]
-            )
+        run_id = context.run.run_id
+        listed = _listed(exchange, symbols)
+        for start, end, day_keys in blocks_of_days(context, _block(context, timeframe)):
+            rolled, hulls = rolled_up(timeframe, start, end)
+            done = Fetch.nothing(timeframe)
+            if is_native(timeframe):
+                windows = _windows(listed, hulls, start, end)
+                done = fetch(exchange, windows, timeframe, listing_unknown=listing_unknown(listed))
+            if problem := refuse_nonsense(done):
+                context.log.warning(problem)
+            # Where an edge of finer bars cuts a bar, both may have it.
+            asked = done.frame.join(rolled, on=KEY, how="anti")
+            frame = with_provenance(pl.concat([asked, rolled]), timeframe, run_id)
             yield from days_of(frame, "ts", day_keys)
+            # By now the block is stored.
+            if done.evidence.height:
+                review(timeframe, start, end, run_id=run_id, symbols=symbols, evidence=done.evidence)
+            failed |= done.failed
+        if failed:
+            raise failure_of(failed, asked=listed.height, timeframe=timeframe)
 
 
-def _own_symbols(exchange: ExchangeResource) -> list[str]:
-    """What is tracked; before instruments were ever materialized, the whole universe as the exchange lists it."""
-    tracked = scan("market.instruments").collect()
+def _block(context: dg.AssetExecutionContext, timeframe: str) -> timedelta:
+    finest = finest_stored(timeframe, *run_window(context))
+    return min(max(_BLOCK_BARS * TIMEFRAMES[finest], _DAY), _LONGEST_BLOCK)
+
+
+def _listed(exchange: ExchangeResource, symbols: list[str]) -> pl.DataFrame:
+    """What is tracked, with its listing: before instruments were ever materialized, what the exchange lists of it."""
+    tracked = own_instruments()
     if tracked.is_empty():
-        tracked = listed_instruments(exchange, None)
-    own = (pl.col("venue") == exchange.venue) & (pl.col("market_type") == exchange.market_type)
-    return tracked.filter(own, pl.col("listed_to").is_null()).get_column("symbol").sort().to_list()
+        tracked = listed_instruments(exchange, None).select(tracked.columns).cast(tracked.schema)
+    if not symbols:
+        return tracked
+    wanted = pl.DataFrame({"venue": exchange.venue, "symbol": symbols})
+    return wanted.join(tracked, on=["venue", "symbol"], how="left")
 
 
-def _fetch_starts(
-    venue: str, symbols: list[str], from_files: pl.DataFrame, start: datetime
-) -> dict[datetime, list[str]]:
-    """Where the fetch of each symbol begins: at `start`, or after the last bar that came from a file."""
-    ends = (
-        from_files.filter(pl.col("venue") == venue)
-        .group_by("symbol")
-        .agg(pl.col("ts").max() + TIMEFRAMES[_FINEST])
-    )
-    after_files = dict(ends.iter_rows())
-    starts: dict[datetime, list[str]] = {}
-    for symbol in symbols:
-        starts.setdefault(after_files.get(symbol, start), []).append(symbol)
-    return starts
+def _windows(
+    listed: pl.DataFrame, hulls: pl.DataFrame, start: datetime, end: datetime
+) -> dict[Window, list[str]]:
+    """Where each symbol is asked for: its listing, without what stored finer bars stand for."""
+    standing = {(venue, symbol): (first, last) for venue, symbol, first, last in hulls.iter_rows()}
+    windows: dict[Window, list[str]] = {}
+    for venue, symbol, listed_from, listed_to in listed.sort("symbol").iter_rows():
+        first, last = max(start, listed_from or start), min(end, listed_to or end)
+        hull = standing.get((venue, symbol), (first, first))
+        for window in ((first, min(hull[0], last)), (max(hull[1], first), last)):
+            if window[0] < window[1]:
+                windows.setdefault(window, []).append(symbol)
+    return windows
 
 
-def _fetched(
-    context: dg.AssetExecutionContext,
-    exchange: ExchangeResource,
-    starts: dict[datetime, list[str]],
-    timeframe: str,
-    end: datetime,
-) -> pl.DataFrame:
-    """Closed bars from the exchange; a symbol that fails fails the block, never leaves a hole."""
-    frames = [BARS[timeframe].polars_schema.to_frame()]
-    for start, symbols in starts.items():
-        if start >= end:
-            continue
-        answers = exchange.client().bars_many(symbols, timeframe, start, end)
-        _refuse_failures(list(answers.values()))
-        frame = pl.concat(answer.frame for answer in answers.values())
-        frames.append(_with_provenance(_sane(context, frame, timeframe), timeframe, context.run.run_id))
-    return pl.concat(frames)
-
-
-def _sane(context: dg.AssetExecutionContext, frame: pl.DataFrame, timeframe: str) -> pl.DataFrame:
-    """Leave out bars that no market can have made, such as a high below the low, and say which.
-
-    A few such bars are the venue's glitches; more than one in a thousand mean that it is not serving bars.
-    """
-    refused = rejected(frame, timeframe=timeframe)
-    if refused.is_empty():
-        return frame
-    first = refused.row(0, named=True)
-    text = f"{refused.height} of {frame.height} bars are not sane, such as {first['symbol']} at {first['ts']}"
-    if refused.height > _MOST_REJECTED * frame.height:
-        raise PermanentError(f"{text}: {first['reason']}; nothing was stored for these days")
-    context.log.warning(f"{text}: {first['reason']}; they were left out")
-    return sane(frame, timeframe=timeframe)
-
-
-def _refuse_failures(answers: list["Fetched"]) -> None:
-    failed = [answer for answer in answers if answer.failed]
-    if not failed:
-        return
-    # One permanent failure is not cured by the retry that the transient ones would get.
-    permanent = [answer for answer in failed if answer.outcome.name == "FATAL"]
-    kind = PermanentError if permanent else TransientError
-    first = (permanent or failed)[0]
-    raise kind(
-        f"{len(failed)} of {len(answers)} symbols could not be fetched ({', '.join(a.symbol for a in failed[:5])}):"
-        f" {first.message}"
-    )
-
-
-def _rolled_up(context: dg.AssetExecutionContext, finer: pl.DataFrame, timeframe: str) -> pl.DataFrame:
-    """Bars made of the 15m bars of files, where every child is present."""
-    if timeframe == _FINEST or finer.is_empty():
-        return BARS[timeframe].polars_schema.to_frame()
-    complete = TIMEFRAMES[timeframe] // TIMEFRAMES[_FINEST]
-    rolled = resample(finer, timeframe).filter(pl.col("n_src") == complete)
-    stamped = rolled.with_columns(
-        source=pl.lit("rollup"), fetched_at=pl.lit(datetime.now(UTC), pl.Datetime("us", "UTC"))
-    )
-    return _with_provenance(stamped, timeframe, context.run.run_id)
-
-
-def _with_provenance(frame: pl.DataFrame, timeframe: str, run_id: str) -> pl.DataFrame:
+def with_provenance(frame: pl.DataFrame, timeframe: str, run_id: str) -> pl.DataFrame:
+    """The bars as rows of their table."""
     return BARS[timeframe].conform(frame.with_columns(revision=pl.lit(1, pl.Int64), run_id=pl.lit(run_id)))
 
 
+ohlc_1m = _bars_asset("1m")
+ohlc_5m = _bars_asset("5m")
 ohlc_15m = _bars_asset("15m")
 ohlc_1h = _bars_asset("1h")
+ohlc_4h = _bars_asset("4h")
 ohlc_1d = _bars_asset("1d")
+ALL: Final = [ohlc_1m, ohlc_5m, ohlc_15m, ohlc_1h, ohlc_4h, ohlc_1d]

@@ -9,13 +9,15 @@ from typing import Final
 import dagster as dg
 
 from tracker_pipeline import keys
+from tracker_pipeline.assets.bar_series import is_tracked
 
 LABEL_ASSETS: Final = (keys.STRATEGY_DCA_LABELS, keys.STRATEGY_SWING_LABELS, keys.STRATEGY_CHANNEL_LABELS)
+# Finer timeframes than any that the exchange is asked for come from files, when somebody imports them.
+BAR_ASSETS: Final = tuple(key for timeframe, key in keys.BARS.items() if is_tracked(timeframe))
 MARKET_ASSETS: Final = (
     keys.INSTRUMENTS,
-    keys.OHLC_15M,
-    keys.OHLC_1H,
-    keys.OHLC_1D,
+    *BAR_ASSETS,
+    keys.BAR_COVERAGE,
     keys.REGIMES,
     keys.ML_FEATURES_15M,
     keys.STRATEGY_SETUPS,
@@ -38,6 +40,16 @@ onchain_hour = dg.define_asset_job(
     "onchain_hour",
     selection=dg.AssetSelection.assets(*ONCHAIN_ASSETS),
     description="An hour of the on-chain chain, from the universe to scores.",
+)
+rolling_up = dg.define_asset_job(
+    "rolling_up",
+    selection=dg.AssetSelection.assets(*keys.BARS.values(), keys.BAR_COVERAGE),
+    description="Bars of the days whose finer bars came late or were corrected, and their coverage.",
+)
+gap_healing = dg.define_asset_job(
+    "gap_healing",
+    selection=dg.AssetSelection.assets(keys.BAR_GAPS),
+    description="The missing bars that are due are asked for again.",
 )
 label_maturing = dg.define_asset_job(
     "label_maturing",
@@ -74,6 +86,8 @@ weekly_report = dg.define_asset_job(
 ALL: Final = [
     market_day,
     onchain_hour,
+    rolling_up,
+    gap_healing,
     label_maturing,
     training_week,
     archiving,

@@ -24,9 +24,17 @@ from tracker_pipeline.keys import key_of
 from tracker_pipeline.settings import get_config
 from tracker_pipeline.storage import scan
 from tracker_pipeline.storage.database import connect
+from tracker_pipeline.storage.gaps import next_due
 from tracker_pipeline.storage.invalidations import Invalidation, invalidations_after
 
 _RUNNING: Final = dg.DefaultSensorStatus.RUNNING
+_NOT_ENDED: Final = (
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+)
 _DAY: Final = timedelta(days=1)
 # What is made of bars, in one run so that each is made of the new version of the one before.
 _MADE_OF_BARS: Final = (keys.REGIMES, keys.ML_FEATURES_15M, keys.STRATEGY_SETUPS, *jobs.LABEL_ASSETS)
@@ -53,6 +61,27 @@ def stale_after_bars(context: dg.SensorEvaluationContext) -> dg.SensorResult | d
         *(_request(jobs_range, jobs.LABEL_ASSETS, f"stale-labels-{newest}") for jobs_range in labels_only),
     ]
     return dg.SensorResult(run_requests=requests, cursor=str(newest))
+
+
+@dg.sensor(
+    job=jobs.gap_healing,
+    minimum_interval_seconds=120,
+    default_status=_RUNNING,
+    description="Missing bars whose next attempt has come are asked for, one run at a time.",
+)
+def gaps_due(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+    """Ask for a run that heals what is due."""
+    now = datetime.now(UTC)
+    with connect() as connection:
+        due = next_due(connection)
+    if due is None or due > now:
+        return dg.SkipReason(
+            "no gap is due" if due is None else f"the next gap is due at {due:%Y-%m-%d %H:%M}"
+        )
+    running = dg.RunsFilter(job_name=jobs.gap_healing.name, statuses=list(_NOT_ENDED))
+    if context.instance.get_runs_count(running):
+        return dg.SkipReason("a run that heals gaps has not ended")
+    return dg.SensorResult(run_requests=[dg.RunRequest(run_key=f"heal-{now:%Y-%m-%dT%H:%M}")])
 
 
 def stale_days(
@@ -150,4 +179,4 @@ def _request(days: tuple[date, date], assets: Iterable[dg.AssetKey], key: str) -
     )
 
 
-ALL: Final = [stale_after_bars, labels_due]
+ALL: Final = [stale_after_bars, gaps_due, labels_due]

@@ -16,7 +16,7 @@ import polars as pl
 from psycopg import sql
 
 from tracker_pipeline import keys
-from tracker_pipeline.automation.jobs import MARKET_ASSETS
+from tracker_pipeline.automation.jobs import BAR_ASSETS, MARKET_ASSETS
 from tracker_pipeline.commands.import_bars import Imported, import_files
 from tracker_pipeline.commands.project import shared_instance
 from tracker_pipeline.commands.runs import Outcome, Progress, run_job
@@ -102,7 +102,7 @@ def _stages(
 ) -> Iterator[tuple[str, Outcome]]:
     config = get_config()
     names = [config.market.symbol(symbol.base) for symbol in config.universe.spread(symbols)]
-    fetched = [key.to_python_identifier() for key in (keys.OHLC_15M, keys.OHLC_1H, keys.OHLC_1D)]
+    fetched = [key.to_python_identifier() for key in (*BAR_ASSETS, keys.BAR_COVERAGE)]
     symbol_config = {
         "market__instruments": {"config": {"symbols": symbols}},
         **{op: {"config": {"symbols": names}} for op in fetched},

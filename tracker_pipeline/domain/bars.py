@@ -142,7 +142,7 @@ def find_gaps(
     """
     _require_aware(start=start, end=end)
     length = duration(timeframe)
-    spans = _expected_spans(listed, timeframe, start, end)
+    spans = expected_spans(listed, timeframe, start, end)
     present = (
         _in_utc(bars)
         .select(*_INSTRUMENT_TEXT, "ts")
@@ -238,7 +238,7 @@ def _rolled_columns(columns: list[str]) -> list[pl.Expr]:
     return [form.alias(name) for name, form in forms.items() if name in columns or name == "n_src"]
 
 
-def _expected_spans(listed: pl.DataFrame, timeframe: str, start: datetime, end: datetime) -> pl.DataFrame:
+def expected_spans(listed: pl.DataFrame, timeframe: str, start: datetime, end: datetime) -> pl.DataFrame:
     """Where bars are expected: venue, symbol, span_start, span_end on the grid, none overlapping another."""
     length = duration(timeframe)
     bound = pl.Series("bound", [start, end]).dt.convert_time_zone("UTC").cast(_TIME)

@@ -8,6 +8,7 @@ import atexit
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from functools import cache
 from typing import Any
 
@@ -134,6 +135,19 @@ def arrow_connect() -> Iterator[Any]:
     """The same, rolled back and closed when the block ends."""
     with open_arrow_connection() as connection:
         yield connection
+
+
+def has_rows(connection: Connection, table: Table, start: datetime, end: datetime) -> bool:
+    """Whether a table has hot rows in [start, end) or archived ones on a day of it."""
+    found = connection.execute(
+        sql.SQL(
+            "SELECT EXISTS (SELECT FROM {0} WHERE {1} >= %(start)s AND {1} < %(end)s) OR EXISTS (SELECT FROM"
+            " archive.batches WHERE table_name = %(table)s AND state = 'live'"
+            " AND max_ts >= %(start)s AND min_ts < %(end)s)"
+        ).format(identifier(table), sql.Identifier(table.time_column or "")),
+        {"start": start, "end": end, "table": table.name},
+    ).fetchone()
+    return bool(found and found[0])
 
 
 def lock_table(connection: Connection, table: Table) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from tracker_pipeline.domain.schemas.archive import ARCHIVE_BATCHES, ARCHIVE_HOLDS
+from tracker_pipeline.domain.schemas.completeness import BAR_COVERAGE, BAR_GAPS, OUTAGES
 from tracker_pipeline.domain.schemas.declaration import Column, ColumnType, Table
 from tracker_pipeline.domain.schemas.features import ML_FEATURES_15M
 from tracker_pipeline.domain.schemas.labels import (
@@ -49,6 +50,8 @@ __all__ = [
     "ARCHIVE_BATCHES",
     "ARCHIVE_HOLDS",
     "BARS",
+    "BAR_COVERAGE",
+    "BAR_GAPS",
     "BAR_INVALIDATIONS",
     "BAR_REVISIONS",
     "CHANNEL_LABELS",
@@ -58,6 +61,7 @@ __all__ = [
     "INSTANCE_RETENTION",
     "INSTRUMENTS",
     "ML_FEATURES_15M",
+    "OUTAGES",
     "REGIMES",
     "REPORTS",
     "SETUPS",
@@ -81,6 +85,9 @@ TABLES: Final[Mapping[str, Table]] = {
         *BARS.values(),
         BAR_REVISIONS,
         BAR_INVALIDATIONS,
+        BAR_COVERAGE,
+        BAR_GAPS,
+        OUTAGES,
         REGIMES,
         ML_FEATURES_15M,
         SETUPS,
