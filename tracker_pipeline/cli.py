@@ -227,21 +227,29 @@ def import_bars(
 
 @archive_app.command("run")
 def archive_run(
-    table: Annotated[str, typer.Option(help="schema.name")],
+    table: Annotated[
+        str | None, typer.Option(help="schema.name; all that have a policy if not given.")
+    ] = None,
     day: Annotated[
         datetime | None, typer.Option(formats=["%Y-%m-%d"], help="One day; all if not given.")
     ] = None,
-    cut: Annotated[str | None, typer.Option(help="ISO time before which days are moved.")] = None,
+    cut: Annotated[
+        str | None, typer.Option(help="ISO time before which rows are moved; by the policies if not given.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would move.")] = False,
     format: Annotated[Summary, typer.Option(help="How the result is printed.")] = Summary.table,  # noqa: A002
 ) -> None:
-    """Move closed days of a table to the lake."""
+    """Move the rows that are due to the lake. Exit code 1 if a table failed; the others moved all the same."""
     with _said_plainly():
         from tracker_pipeline.commands.archive import run_archive
         from tracker_pipeline.commands.summary import print_records
 
-        records = run_archive(table, day=day.date() if day else None, cut=_aware(cut), dry_run=dry_run)
-        print_records(out, records, format.value)
+        records, problems = run_archive(
+            table, day=day.date() if day else None, cut=_aware(cut), dry_run=dry_run
+        )
+        print_records(out, records, format.value, empty="no row is due")
+        if problems:
+            raise PermanentError("; ".join(problems))
 
 
 @archive_app.command("status")

@@ -31,9 +31,8 @@ from tracker_pipeline.automation import jobs, report_schedules, schedules, senso
 from tracker_pipeline.checks import feature_checks, label_checks, market_checks
 from tracker_pipeline.checks.archive_checks import archive_check
 from tracker_pipeline.checks.schema_checks import schema_check
-from tracker_pipeline.domain.schemas import TABLES
 from tracker_pipeline.resources.clients import ChainResource, ExchangeResource
-from tracker_pipeline.settings import get_config
+from tracker_pipeline.storage.archive_policy import get_policies
 from tracker_pipeline.storage.io_managers import ParquetIOManager, PostgresIOManager, table_of
 
 TABLE_ASSETS: list[dg.AssetsDefinition] = [
@@ -78,7 +77,7 @@ def build_definitions(resource_overrides: Mapping[str, object] | None = None) ->
             *market_checks.ALL,
             *feature_checks.ALL,
             *label_checks.ALL,
-            *(archive_check(TABLES[name]) for name in get_config().archive.hot_days),
+            *(archive_check(name) for name in get_policies().archived),
         ],
         jobs=[*jobs.ALL, *upkeep.JOBS],
         schedules=[*schedules.ALL, *report_schedules.ALL, *upkeep.SCHEDULES],

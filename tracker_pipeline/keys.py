@@ -1,5 +1,6 @@
 """The asset keys: schema and table, once. A key is the address of its table in Postgres, lake and code."""
 
+import re
 from typing import Final
 
 from dagster import AssetKey
@@ -13,9 +14,10 @@ def key_of(table: Table) -> AssetKey:
     return AssetKey([table.schema, table.table])
 
 
-def archive_key_of(table: Table) -> AssetKey:
-    """The key of the asset that moves a table's old rows to the lake."""
-    return AssetKey(["archive", table.schema, table.table])
+def archive_key_of(table: Table | str) -> AssetKey:
+    """The key of the asset that moves a table's old rows to the lake; names that are no identifiers are made such."""
+    name = table if isinstance(table, str) else table.name
+    return AssetKey(["archive", *(re.sub(r"[^A-Za-z0-9_]", "_", part) for part in name.split(".", 1))])
 
 
 INSTRUMENTS: Final = key_of(schemas.INSTRUMENTS)

@@ -211,9 +211,9 @@ class ChainConfig(_Strict):
 
 
 class ArchiveConfig(_Strict):
-    """How long rows stay in Postgres, by table."""
+    """Which files say when the rows of a table move to the lake; see `storage.archive_policy`."""
 
-    hot_days: Mapping[str, Annotated[int, Field(ge=1)]]
+    policies: tuple[str, ...] = Field(min_length=1)
 
 
 class AutomationConfig(_Strict):

@@ -69,7 +69,6 @@ def test_every_command_explains_itself(command):
         ("import-bars", "no_such_file.csv"),
         ("archive", "run", "--table", "market.ohlc_15m", "--cut", "yesterday"),
         ("archive", "run", "--table", "market.ohlc_15m", "--cut", "2026-01-01"),
-        ("archive", "run"),
         ("archive", "run", "--table", "market.ohlc_15m", "--cut", "2999-01-01T00:00:00+00:00"),
         ("up", "--port", "99999"),
     ],
@@ -123,11 +122,14 @@ def test_archive_run_moves_only_what_lies_before_the_cut(two_days):
     planned = tracker(
         "archive", "run", "--table", "market.ohlc_15m", "--cut", cut, "--dry-run", "--format", "json"
     )
-    assert json.loads(planned.stdout) == [{"table": "market.ohlc_15m", "day": "2024-05-01", "would_move": 96}]
+    (plan,) = json.loads(planned.stdout)
+    assert (plan["table"], plan["day"], plan["would_move"]) == ("market.ohlc_15m", "2024-05-01", 96)
     assert lake_files() == []
     moved = tracker("archive", "run", "--table", "market.ohlc_15m", "--cut", cut, "--format", "json")
     assert json.loads(moved.stdout)[0]["rows_moved"] == 96
-    status = json.loads(tracker("archive", "status", "--format", "json").stdout)[0]
+    (status,) = json.loads(
+        tracker("archive", "status", "--table", "market.ohlc_15m", "--format", "json").stdout
+    )
     assert (status["hot_rows"], status["cold_rows"], status["files"]) == (96, 96, 1)
 
 

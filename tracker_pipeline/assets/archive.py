@@ -1,18 +1,22 @@
-"""Old rows move from Postgres to the lake: one asset for each archived table, partitioned by the day of the data."""
+"""Old rows move from Postgres to the lake: one asset for each policy, partitioned by the day of the data."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import date, datetime
+from typing import Any
 
 import dagster as dg
 from pydantic import Field
 
-from tracker_pipeline.assets.declaration import OWNER, column_schema, day_of
-from tracker_pipeline.domain.schemas import TABLES, Table
+from tracker_pipeline import keys
+from tracker_pipeline.assets.declaration import OWNER, column_schema
+from tracker_pipeline.domain.schemas import TABLES
 from tracker_pipeline.keys import archive_key_of, key_of
 from tracker_pipeline.partitions import DAILY
 from tracker_pipeline.resources.failures import RETRIES, classified
-from tracker_pipeline.settings import ConfigurationError, get_config
-from tracker_pipeline.storage.archive import move_day
-from tracker_pipeline.storage.sweeping import sweep
+from tracker_pipeline.settings import get_config
+from tracker_pipeline.storage.archive_policy import Policy, get_policies
+
+# Tables that an asset makes: `keys` names every one. Those that other programs fill are archived all the same.
+_MADE = frozenset(key for key in vars(keys).values() if isinstance(key, dg.AssetKey))
 
 
 class ArchiveRunConfig(dg.Config):
@@ -20,62 +24,84 @@ class ArchiveRunConfig(dg.Config):
 
     cut: str | None = Field(
         default=None,
-        description="Days that end by this ISO time are moved. If not given: the table's hot window before now.",
+        description="Rows before this ISO time are moved. If not given: the table's retention before now.",
     )
 
 
-def _archive_asset(table: Table, hot_days: int) -> dg.AssetsDefinition:
+def _archive_asset(table: str, policy: Policy) -> dg.AssetsDefinition:
+    declared = TABLES.get(table)
+    days = policy.retention.total_seconds() / 86_400
+
     @dg.asset(
         key=archive_key_of(table),
-        description=f"Closed days of {table.name} that are older than {hot_days} days move to Parquet, exactly"
-        " once; readers see hot and cold rows as one table throughout.",
+        description=f"Rows of {table} that are older than {days:g} days and cannot change any more move to Parquet,"
+        " exactly once; readers see hot and cold rows as one table throughout.",
         group_name="archive",
         owners=[OWNER],
         kinds={"parquet", "postgres"},
-        metadata={"dagster/column_schema": column_schema(table), "dagster/table_name": table.name},
+        tags={"archive/group": policy.group, "archive/mode": policy.mode},
+        metadata={
+            "dagster/table_name": table,
+            **({"dagster/column_schema": column_schema(declared)} if declared else {}),
+        },
         partitions_def=DAILY,
         backfill_policy=dg.BackfillPolicy.single_run(),
         retry_policy=RETRIES,
-        deps=[key_of(table)],
+        deps=[key_of(declared)] if declared and key_of(declared) in _MADE else [],
         pool="archive",
     )
     def archive(context: dg.AssetExecutionContext, config: ArchiveRunConfig) -> None:
-        """Move each day of the run that lies wholly before the cut."""
-        cut = _cut(config, hot_days)
-        for key in context.partition_keys:
-            with classified():
-                moved = move_day(table, day_of(key).date(), cut=cut, run_id=context.run.run_id)
-            context.add_asset_metadata(
-                {
-                    "dagster/partition_row_count": moved.rows_cold,
-                    "moved": moved.rows_moved,
-                    "cut": cut.isoformat(),
-                    "note": moved.reason,
-                },
-                partition_key=key,
-            )
+        """Move the rows of each day of the run that are due; those from before the first partition come with it."""
+        from tracker_pipeline.storage.archive import archive_tables
+        from tracker_pipeline.storage.sweeping import sweep
 
+        days = list(context.partition_keys)
+        first, last = (date.fromisoformat(day) for day in (days[0], days[-1]))
         with classified():
+            (report,) = archive_tables(
+                [table],
+                first=None if first == get_config().history_start else first,
+                last=last,
+                cut=_cut(config),
+                run_id=context.run.run_id,
+            )
+            _describe(context, report, days)
+            report.raise_failure()
             sweep()
 
     return archive
 
 
-def _cut(config: ArchiveRunConfig, hot_days: int) -> datetime:
+def _describe(context: dg.AssetExecutionContext, report: Any, partitions: list[str]) -> None:
+    """What became of each partition, for the UI."""
+    from tracker_pipeline.storage.archive import cold_rows
+
+    cold = cold_rows(report.table, date.fromisoformat(partitions[0]), date.fromisoformat(partitions[-1]))
+    moved = {f"{day.day}": day for day in report.days}
+    for key in partitions:
+        day = moved.get(key)
+        context.add_asset_metadata(
+            {
+                "dagster/partition_row_count": cold.get(date.fromisoformat(key), 0),
+                "moved": day.rows_moved if day else 0,
+                "bytes": day.bytes if day else 0,
+                "compression": day.compression if day else None,
+                "content_hash": day.content_hash if day else "",
+                "cut": report.cut.isoformat(),
+                "note": day.reason if day else report.outcome,
+                "left_behind": str(report.left_behind),
+            },
+            partition_key=key,
+        )
+
+
+def _cut(config: ArchiveRunConfig) -> datetime | None:
     if config.cut is None:
-        return datetime.now(UTC) - timedelta(days=hot_days)
+        return None
     cut = datetime.fromisoformat(config.cut)
     if cut.tzinfo is None:
         raise dg.Failure(f"the cut {config.cut} has no time zone: write it as 2026-01-31T00:00:00+00:00")
     return cut
 
 
-def _archived_tables() -> dict[Table, int]:
-    hot_days = get_config().archive.hot_days
-    unknown = sorted(set(hot_days) - set(TABLES))
-    if unknown:
-        raise ConfigurationError(f"archive.hot_days names tables that do not exist: {', '.join(unknown)}")
-    return {TABLES[name]: days for name, days in hot_days.items()}
-
-
-archives = [_archive_asset(table, days) for table, days in _archived_tables().items()]
+archives = [_archive_asset(table, policy) for table, policy in get_policies().archived.items()]

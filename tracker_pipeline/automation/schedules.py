@@ -1,4 +1,4 @@
-"""The schedules: hourly for both chains, daily for closing yesterday, maturing labels and archiving.
+"""The schedules: hourly for both chains and the archive (`archiving`), daily for closing a day and maturing labels.
 
 A tick asks for what is missing in the stored data (`backlog`), so that one tick after a stop heals all that the stop
 skipped. They run unless someone switches them off in the UI.
@@ -13,18 +13,14 @@ import dagster as dg
 from tracker_pipeline import keys
 from tracker_pipeline.assets.strategies import strategy_configs
 from tracker_pipeline.automation import backlog, jobs
-from tracker_pipeline.domain.schemas import TABLES, Table
-from tracker_pipeline.domain.staleness import merged
-from tracker_pipeline.keys import archive_key_of
+from tracker_pipeline.automation.archiving import archive_hourly
 from tracker_pipeline.settings import get_config
-from tracker_pipeline.storage.archive import hot_days
 
 # Five minutes after the hour every venue has settled the hour's bars (the grace is two minutes) and a node has the
 # blocks. A day's bar has a grace of ten minutes, so yesterday is closed at a quarter past.
 _HOURLY: Final = "5 * * * *"
 _DAILY_CLOSE: Final = "15 0 * * *"
 _DAILY_LABELS: Final = "30 0 * * *"
-_DAILY_ARCHIVE: Final = "45 0 * * *"
 _DAILY_RETENTION: Final = "20 3 * * *"
 _WEEKLY_TRAINING: Final = "0 2 * * 5"
 # A day with hot rows is one range at worst; what a tick leaves the next one takes.
@@ -101,28 +97,6 @@ def labels_daily(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
 
 
 @dg.schedule(
-    job=jobs.archiving, cron_schedule=_DAILY_ARCHIVE, execution_timezone="UTC", default_status=_RUNNING
-)
-def archive_daily(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
-    """Move every day that has left its table's hot window, however long ago, in ranges of bounded number."""
-    tick = context.scheduled_execution_time
-    requests = [
-        backlog.range_request(
-            f"{first}", f"{last}", f"archive-{table}-{tick:%Y-%m-%d}", [archive_key_of(TABLES[table])]
-        )
-        for table, days in get_config().archive.hot_days.items()
-        for first, last in _hot_ranges(TABLES[table], before=(tick - timedelta(days=days)).date())
-    ]
-    return requests or dg.SkipReason("no day has left its hot window")
-
-
-def _hot_ranges(table: Table, *, before: date) -> list[tuple[date, date]]:
-    """The oldest ranges of days with hot rows that end before a day."""
-    days = [day for day in hot_days(table) if day < before]
-    return merged([(day, day) for day in days])[:_MOST_RANGES]
-
-
-@dg.schedule(
     job=jobs.training_week,
     cron_schedule=_WEEKLY_TRAINING,
     execution_timezone="UTC",
@@ -154,7 +128,7 @@ ALL: Final = [
     onchain_hourly,
     market_daily_close,
     labels_daily,
-    archive_daily,
+    archive_hourly,
     training_weekly,
     retention_daily,
 ]

@@ -5,29 +5,26 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from tracker_pipeline.checks.schema_checks import check_window
-from tracker_pipeline.domain.schemas import Table
 from tracker_pipeline.keys import archive_key_of
 from tracker_pipeline.resources.failures import classified
 from tracker_pipeline.storage import scan
 from tracker_pipeline.storage.lake_store import lake_store, sha256_of
 
 
-def archive_check(table: Table) -> dg.AssetChecksDefinition:
+def archive_check(table: str) -> dg.AssetChecksDefinition:
     """The blocking check of a table's archive."""
 
     @dg.asset_check(
         asset=archive_key_of(table),
         name="parts_are_intact",
         blocking=True,
-        description=f"Every part of {table.name} that the manifest lists for these days exists,"
+        description=f"Every part of {table} that the manifest lists for these days exists,"
         " has its SHA-256 and its number of rows.",
     )
     def parts_are_intact(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
         with classified():
-            start, end = check_window(context, table)
-            live = scan("archive.batches").filter(
-                pl.col("table_name") == table.name, pl.col("state") == "live"
-            )
+            start, end = check_window(context)
+            live = scan("archive.batches").filter(pl.col("table_name") == table, pl.col("state") == "live")
             if start is not None and end is not None:
                 live = live.filter(pl.col("data_day").is_between(start.date(), end.date(), closed="left"))
             parts = live.collect()

@@ -50,11 +50,11 @@ def schema_check(table: Table) -> dg.AssetChecksDefinition:
 
 
 def check_window(
-    context: dg.AssetCheckExecutionContext, table: Table
+    context: dg.AssetCheckExecutionContext, table: Table | None = None
 ) -> tuple[datetime, datetime] | tuple[None, None]:
     """[start, end) of the run's partitions; (None, None) reads a table without time whole."""
     partitioned = context.has_partition_key or context.has_partition_key_range
-    if table.time_column is None or not partitioned:
+    if (table is not None and table.time_column is None) or not partitioned:
         return None, None
     window = context.partition_time_window
     start, end = (datetime.fromtimestamp(edge.timestamp(), UTC) for edge in (window.start, window.end))

@@ -3,16 +3,15 @@
 What belongs here: which days, and reports. What does not: the move itself (`storage.archive`).
 """
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime
 from typing import Any
 
 import polars as pl
 
 from tracker_pipeline.domain.schemas import TABLES, Table
-from tracker_pipeline.resources.errors import PermanentError
-from tracker_pipeline.settings import get_config
 from tracker_pipeline.storage import scan
-from tracker_pipeline.storage.archive import hot_days, move_day
+from tracker_pipeline.storage.archive import TableReport, archive_tables, hot_days
+from tracker_pipeline.storage.archive_policy import get_policies
 from tracker_pipeline.storage.lake_store import lake_store, sha256_of
 from tracker_pipeline.storage.sweeping import sweep
 
@@ -20,35 +19,64 @@ _RUN_ID = "tracker archive run"
 STRAY = "not in the manifest"
 
 
-def run_archive(name: str, *, day: date | None, cut: datetime | None, dry_run: bool) -> list[dict[str, Any]]:
-    """Move the closed days of a table before `cut`, or say what would move.
+def run_archive(
+    name: str | None, *, day: date | None, cut: datetime | None, dry_run: bool
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Move the due rows of a table, or of all, or say what would move.
+
+    Returns:
+        A record for each day that was looked at, and for each table without one; and what went wrong, in sentences.
 
     Raises:
-        PermanentError: the table is unknown or is never archived.
+        PermanentError: the table has no policy, or a table has neither policy nor exemption.
     """
-    table = _archived_table(name)
-    cut = cut or datetime.now(UTC) - timedelta(days=get_config().archive.hot_days[name])
-    counts = hot_days(table)
-    chosen = {d: n for d, n in counts.items() if (day is None or d == day) and _ends(d) <= cut}
+    reports = archive_tables(
+        [name] if name else None, first=day, last=day, cut=cut, dry_run=dry_run, run_id=_RUN_ID
+    )
+    if not dry_run:
+        sweep()
+    records = [record for report in reports for record in _records(report, dry_run=dry_run)]
+    return records, [f"{report.table}: {report.problem}" for report in reports if report.problem]
+
+
+def _records(report: TableReport, *, dry_run: bool) -> list[dict[str, Any]]:
+    stays = str(report.left_behind)
+    days: list[dict[str, Any]]
+    empty: dict[str, Any]
     if dry_run:
-        return [{"table": name, "day": d, "would_move": n} for d, n in chosen.items()]
-    moved = [move_day(table, d, cut=cut, run_id=_RUN_ID) for d in chosen]
-    sweep()
-    return [
-        {
-            "table": name,
-            "day": m.day,
-            "rows_moved": m.rows_moved,
-            "rows_cold": m.rows_cold,
-            "note": m.reason,
+        days = [{"day": m.day, "would_move": m.rows_moved, "note": m.reason} for m in report.days]
+        empty = {"day": None, "would_move": 0, "note": report.problem}
+    else:
+        days = [
+            {
+                "day": m.day,
+                "outcome": "moved" if m.rows_moved else "nothing",
+                "rows_moved": m.rows_moved,
+                "rows_cold": m.rows_cold,
+                "bytes": m.bytes,
+                "compression": m.compression,
+                "note": m.reason,
+            }
+            for m in report.days
+        ]
+        empty = {
+            "day": None,
+            "outcome": report.outcome,
+            "rows_moved": 0,
+            "rows_cold": 0,
+            "bytes": 0,
+            "compression": None,
+            "note": report.problem,
         }
-        for m in moved
-    ]
+    rows = days if days and not report.problem else [*days, empty]
+    if not dry_run and report.outcome == "nothing" and not stays and not days:
+        return []
+    return [{"table": report.table, **row, "stays": stays, "cut": report.cut} for row in rows]
 
 
 def archive_overview(name: str | None) -> list[dict[str, Any]]:
     """Hot and cold rows, files and bytes of each archived table."""
-    tables = [_archived_table(name)] if name else [TABLES[n] for n in get_config().archive.hot_days]
+    tables = [_archived_table(name)] if name else [TABLES[n] for n in get_policies().archived if n in TABLES]
     parts = scan("archive.batches").filter(pl.col("state") == "live").collect()
     overview = []
     for table in tables:
@@ -56,7 +84,7 @@ def archive_overview(name: str | None) -> list[dict[str, Any]]:
         overview.append(
             {
                 "table": table.name,
-                "hot_days": get_config().archive.hot_days[table.name],
+                "hot_days": get_policies().of(table.name).retention.days,
                 "hot_rows": sum(hot_days(table).values()),
                 "cold_rows": int(own.get_column("rows").sum()),
                 "files": own.height,
@@ -88,11 +116,5 @@ def audit(name: str | None) -> list[dict[str, Any]]:
 
 
 def _archived_table(name: str) -> Table:
-    policies = get_config().archive.hot_days
-    if name not in policies:
-        raise PermanentError(f"{name} is not archived; archived tables are {', '.join(sorted(policies))}")
+    get_policies().of(name)
     return TABLES[name]
-
-
-def _ends(day: date) -> datetime:
-    return datetime.combine(day, datetime.min.time(), UTC) + timedelta(days=1)

@@ -20,7 +20,7 @@ from tracker_pipeline.automation.jobs import BAR_ASSETS, MARKET_ASSETS
 from tracker_pipeline.commands.import_bars import Imported, import_files
 from tracker_pipeline.commands.project import shared_instance
 from tracker_pipeline.commands.runs import Outcome, Progress, run_job
-from tracker_pipeline.definitions import ALL_ASSETS
+from tracker_pipeline.definitions import TABLE_ASSETS
 from tracker_pipeline.domain import regimes
 from tracker_pipeline.domain.fingerprint import content_hash
 from tracker_pipeline.domain.schemas import TABLES, Table
@@ -87,7 +87,8 @@ def run_demo(
             report.outcomes.append((name, outcome))
             if outcome.failure:
                 break
-    report.assets = [_describe(asset.key, report.outcomes) for asset in ALL_ASSETS]
+    shown = [*(asset.key for asset in TABLE_ASSETS), keys.ARCHIVED_OHLC_15M]
+    report.assets = [_describe(key, report.outcomes) for key in shown]
     report.score = _last_score()
     return report
 
@@ -133,7 +134,15 @@ def _stages(
     weeks = _whole_weeks(first, last)
     if weeks:
         yield _stage("training", instance, "training_week", progress, partitions=weeks)
-    yield _stage("archive", instance, "archiving", progress, partitions=days, op_config=_archive_config(cut))
+    yield _stage(
+        "archive",
+        instance,
+        "archiving",
+        progress,
+        keys=[keys.ARCHIVED_OHLC_15M],
+        partitions=days,
+        op_config={keys.ARCHIVED_OHLC_15M.to_python_identifier(): {"config": {"cut": cut.isoformat()}}},
+    )
     yield _stage("on-chain", instance, "onchain_hour", progress, partitions=(hours[0], hours[1]))
 
 
@@ -145,11 +154,6 @@ def _stage(
     **options: Any,
 ) -> tuple[str, Outcome]:
     return name, run_job(instance, job, progress=progress(name), **options)
-
-
-def _archive_config(cut: datetime) -> dict[str, Any]:
-    ops = [keys.archive_key_of(TABLES[name]).to_python_identifier() for name in get_config().archive.hot_days]
-    return {op: {"config": {"cut": cut.isoformat()}} for op in ops}
 
 
 def _days(first: datetime, last: datetime) -> tuple[str, str]:

@@ -1,149 +1,203 @@
-"""Moves closed days of a hot table to the lake, exactly once.
+"""Moves rows from Postgres to the lake, exactly once: the entry points, and who may run when.
 
-The file is written, synced, read back and compared first; then one transaction deletes the rows and makes the
-file live. Until that commits the file is invisible, after it the rows are gone: a reader finds each row in one
-place, whenever it looks and wherever a run breaks off.
+A file is written, read back and compared with the database first; then one transaction removes the rows and makes the
+file live. Until that commits nobody sees the file, after it the rows are gone: a reader finds each row in one place,
+whenever it looks and wherever a run breaks off.
 
-What belongs here: the move and what it guarantees. What does not: when to move (`assets.archive`), files (`lake`).
+What belongs here: one table or one day from lock to report. What does not: the move of the rows itself (`row_mode`,
+`partition_mode`), when to move (`assets.archive`).
 """
 
-from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
 
-import polars as pl
 import psycopg
-from psycopg import sql
 
 from tracker_pipeline.domain.schemas import Table
-from tracker_pipeline.resources.errors import PermanentError, TransientError
-from tracker_pipeline.storage import lake, manifest
-from tracker_pipeline.storage.database import Connection, connect, identifier
+from tracker_pipeline.resources.errors import PermanentError, PipelineError, TransientError
+from tracker_pipeline.storage.archive_locks import only_runner
+from tracker_pipeline.storage.archive_policy import Policy, get_policies
+from tracker_pipeline.storage.catalogue import live_table
+from tracker_pipeline.storage.database import connect
+from tracker_pipeline.storage.eligibility import LeftBehind, eligible_days, left_behind, refuse_bad_policy
+from tracker_pipeline.storage.holds import held_days
+from tracker_pipeline.storage.moving import Moved, move_one
+from tracker_pipeline.storage.part_copy import Step
 
-DAY = timedelta(days=1)
-# A day counts as over once its last bars are final for certain, whatever cut is given.
-_SETTLING = timedelta(hours=1)
 
-
-@dataclass(frozen=True)
-class Moved:
-    """What happened to one day.
+@dataclass
+class TableReport:
+    """What a run did with one table.
 
     Attributes:
-        rows_moved: rows that left Postgres now.
-        rows_cold: rows of the day in the lake afterwards.
-        reason: why nothing moved, or empty.
+        outcome: `moved`, `nothing` where no row was due, `skipped` where another run is at it, `failed`, or
+            `would move` of a dry run.
+        days: each day that was looked at; of a dry run, with the rows that would move.
+        left_behind: rows that no run moves.
+        problem: what went wrong, in one sentence.
     """
 
-    day: date
-    rows_moved: int
-    rows_cold: int
-    reason: str = ""
+    table: str
+    cut: datetime
+    outcome: str = "nothing"
+    days: list[Moved] = field(default_factory=list)
+    left_behind: LeftBehind = field(default_factory=LeftBehind)
+    problem: str = ""
+    is_transient: bool = False
+
+    def raise_failure(self) -> None:
+        """Raise the problem, if there is one.
+
+        Raises:
+            PermanentError: trying again gives the same.
+            TransientError: trying again may succeed.
+        """
+        if self.problem:
+            raise (TransientError if self.is_transient else PermanentError)(self.problem)
 
 
-def move_day(table: Table, day: date, *, cut: datetime, run_id: str) -> Moved:
-    """Move the rows of one UTC day to the lake if the whole day lies before `cut`.
+def archive_tables(
+    names: Sequence[str] | None = None,
+    *,
+    first: date | None = None,
+    last: date | None = None,
+    cut: datetime | None = None,
+    dry_run: bool = False,
+    run_id: str,
+) -> list[TableReport]:
+    """Move what is due of some tables, or of all that have a policy; one that fails does not stop the others.
 
-    Rows that came for a day already archived are merged with its part into a new one, which supersedes it; where
-    both have a key, the hot row is the correction and wins.
+    Args:
+        names: which tables; all if not given.
+        first: earliest day; none is too old if not given.
+        last: latest day.
+        cut: rows before this moment move; the table's retention before now if not given.
+        dry_run: only say what would move. Nothing is written anywhere.
+        run_id: recorded with each part.
+
+    Raises:
+        PermanentError: a table of the policies' schemas is named by none, or `names` has one that is never archived.
+    """
+    policies = get_policies()
+    chosen = {name: policies.of(name) for name in (names or policies.archived)}
+    with connect() as connection:
+        policies.refuse_unclassified(connection)
+    now = datetime.now(UTC)
+    return [
+        _archive_table(
+            name,
+            policy,
+            (first or date.min, last or date.max),
+            cut or now - policy.retention,
+            dry_run,
+            run_id,
+        )
+        for name, policy in chosen.items()
+    ]
+
+
+def _archive_table(
+    name: str, policy: Policy, bounds: tuple[date, date], cut: datetime, dry_run: bool, run_id: str
+) -> TableReport:
+    """Move the due days of one table; what goes wrong is in the report."""
+    report = TableReport(name, cut)
+    try:
+        with connect() as connection:
+            table = live_table(connection, name)
+            refuse_bad_policy(table, policy)
+            report.left_behind = left_behind(connection, table, policy, cut)
+            held = held_days(connection, name)
+            due = {
+                d: n
+                for d, n in eligible_days(connection, table, policy, cut).items()
+                if bounds[0] <= d <= bounds[1]
+            }
+        if dry_run:
+            report.days = [Moved(d, n, 0, reason="held back" if d in held else "") for d, n in due.items()]
+            report.outcome = "would move" if due else "nothing"
+            return report
+        with only_runner(name) as alone:
+            if not alone:
+                report.outcome = "skipped"
+                return report
+            _move_days(report, policy, due, run_id)
+    except (PipelineError, psycopg.Error) as error:
+        _note_failure(report, error)
+    return report
+
+
+def _note_failure(report: TableReport, error: Exception) -> None:
+    report.outcome, report.problem = "failed", plain_words(error)
+    report.is_transient = not isinstance(error, PermanentError | psycopg.ProgrammingError)
+
+
+def _move_days(report: TableReport, policy: Policy, due: dict[date, int], run_id: str) -> None:
+    for day in due:
+        try:
+            moved = move_one(report.table, policy, day, report.cut, run_id, _no_step)
+        except (PipelineError, psycopg.Error) as error:
+            # A day that cannot move now does not keep the others: each is for itself.
+            _note_failure(report, error)
+            continue
+        report.days.append(moved)
+        if moved.rows_moved and report.outcome == "nothing":
+            report.outcome = "moved"
+
+
+def move_day(table: Table | str, day: date, *, cut: datetime, run_id: str, step: Step | None = None) -> Moved:
+    """Move the rows of one UTC day that lie before `cut` and cannot change any more.
+
+    Rows that come late for a day already archived become one more part of it. Where a key is archived already, the
+    policy says whether the row corrects the archived one.
+
+    Args:
+        table: schema and table.
+        day: the day.
+        cut: rows before this moment move.
+        run_id: recorded with the part.
+        step: told the name of each step as it is reached.
 
     Raises:
         PermanentError: the table is not one that can be archived.
         TransientError: the lake cannot be written to, or the rows changed while they were moved; nothing moved.
     """
-    if table.time_column is None or table.store != "postgres":
-        raise PermanentError(f"{table.name} has no hot rows with a time, so there is nothing to archive")
-    with connect() as connection, _one_writer(connection, table):
-        live = manifest.live_batch(connection, table, day)
-        cold_rows = live.rows if live else 0
-        closed = min(cut, datetime.now(UTC) - _SETTLING)
-        if datetime.combine(day, time(), UTC) + DAY > closed:
-            return Moved(day, 0, cold_rows, reason=f"the day is not over at the cut {closed:%Y-%m-%d %H:%M}")
-        connection.commit()
-        try:
-            with connection.transaction():
-                connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-                return _move(connection, table, day, cut, run_id)
-        except psycopg.errors.SerializationFailure as error:
-            raise TransientError(
-                f"{table.name} of {day}: rows changed while they were moved, so nothing was moved"
-            ) from error
+    name = table if isinstance(table, str) else table.name
+    if isinstance(table, Table) and (table.time_column is None or table.store != "postgres"):
+        raise PermanentError(f"{name} has no hot rows with a time, so there is nothing to archive")
+    policy = get_policies().of(name)
+    with only_runner(name) as alone:
+        if not alone:
+            return Moved(day, 0, 0, reason="skipped: another run is archiving this table")
+        return move_one(name, policy, day, cut, run_id, step or _no_step)
 
 
-def _move(connection: Connection, table: Table, day: date, cut: datetime, run_id: str) -> Moved:
-    hot = _hot_rows(connection, table, day)
-    live = manifest.live_batch(connection, table, day)
-    if hot.is_empty():
-        return Moved(day, 0, live.rows if live else 0, reason="no hot rows")
-    rows = hot
-    if live:
-        cold = lake.scan_parts(table, [live.path]).collect()
-        rows = pl.concat([cold.join(hot, on=table.key, how="anti"), hot])
-    part = lake.write_part(table, day, rows, manifest.new_batch_id())
-    try:
-        deleted = connection.execute(_statement("DELETE FROM {} WHERE {}", table), _bounds(day)).rowcount
-        if deleted != hot.height:
-            raise TransientError(f"{table.name} of {day}: {hot.height} rows were read and {deleted} would go")
-        manifest.commit_batch(connection, table, day, part, cut=cut, run_id=run_id)
-    except BaseException:
-        lake.discard_part(part)
-        raise
-    return Moved(day, hot.height, part.rows)
+def plain_words(error: Exception) -> str:
+    """One sentence of an error."""
+    if isinstance(error, PipelineError):
+        return str(error)
+    words = " ".join(str(error).split()) or type(error).__name__
+    return f"the database refused: {words}"
 
 
-def _hot_rows(connection: Connection, table: Table, day: date) -> pl.DataFrame:
-    exact = {"numeric", "numeric(78,0)", "jsonb"}
-    columns = sql.SQL(", ").join(
-        sql.SQL("{}::text").format(sql.Identifier(c.name))
-        if c.type.postgres in exact
-        else sql.Identifier(c.name)
-        for c in table.columns
-    )
-    statement = sql.SQL("SELECT {} FROM {} WHERE {}").format(columns, identifier(table), _within(table))
-    rows = connection.execute(statement, _bounds(day), binary=True).fetchall()
-    return pl.DataFrame(rows, schema=table.polars_schema, orient="row")
+def _no_step(_: str) -> None:
+    return
 
 
-def _statement(text: str, table: Table) -> sql.Composed:
-    return sql.SQL(text).format(identifier(table), _within(table))
-
-
-def _within(table: Table) -> sql.Composed:
-    return sql.SQL("{0} >= %s AND {0} < %s").format(sql.Identifier(table.time_column or ""))
-
-
-def _bounds(day: date) -> list[datetime]:
-    start = datetime.combine(day, time(), UTC)
-    return [start, start + DAY]
-
-
-def hot_days(table: Table) -> dict[date, int]:
-    """UTC days that have rows in Postgres, with their number, in order."""
-    statement = sql.SQL("SELECT ({0} AT TIME ZONE 'UTC')::date, count(*) FROM {1} GROUP BY 1 ORDER BY 1")
+def cold_rows(name: str, first: date, last: date) -> dict[date, int]:
+    """Rows in the lake by day."""
     with connect() as connection:
         rows = connection.execute(
-            statement.format(sql.Identifier(table.time_column or ""), identifier(table))
+            "SELECT data_day, sum(rows)::bigint FROM archive.batches"
+            " WHERE table_name = %s AND state = 'live' AND data_day BETWEEN %s AND %s GROUP BY 1",
+            [name, first, last],
         ).fetchall()
     return dict(rows)
 
 
-class _one_writer:  # noqa: N801  # reads as a context manager function
-    """Hold the table's lock beyond one transaction.
-
-    It is the lock of `database.lock_table`. It is taken before the snapshot of the move: a repeatable read whose
-    first statement waits for a lock would see the table as it was before the wait.
-    """
-
-    def __init__(self, connection: Connection, table: Table) -> None:
-        self._connection = connection
-        self._name = f"tracker:{table.name}"
-
-    def __enter__(self) -> None:
-        self._connection.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", [self._name])
-        self._connection.commit()
-
-    def __exit__(self, *_: object) -> None:
-        # Closing the connection frees the lock as well, which is what happens when this one is broken.
-        if not self._connection.broken:
-            self._connection.rollback()
-            self._connection.execute("SELECT pg_advisory_unlock(hashtextextended(%s, 0))", [self._name])
-            self._connection.commit()
+def hot_days(table: Table | str, cut: datetime | None = None) -> dict[date, int]:
+    """UTC days with rows in Postgres that are due at a cut, with their number, in order."""
+    name = table if isinstance(table, str) else table.name
+    policy = get_policies().of(name)
+    with connect() as connection:
+        return eligible_days(connection, live_table(connection, name), policy, cut or datetime.now(UTC))

@@ -6,23 +6,62 @@ decision to move rows (`archive`).
 
 import json
 import uuid
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 from tracker_pipeline.domain.schemas import Table
+from tracker_pipeline.storage.catalogue import LiveTable
 from tracker_pipeline.storage.database import Connection
 from tracker_pipeline.storage.lake import PartFile
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Batch:
-    """A live part: one file that holds one UTC day of one table."""
+    """A live part: one file with rows of one UTC day of one table.
+
+    Attributes:
+        column_hashes: for each field of the file, `count:hash` of `storage.part_proof`.
+        schema: columns, types and forms of the file.
+    """
 
     batch_id: str
     data_day: date
     path: str
     rows: int
     content_hash: str
+    bytes: int = 0
+    sha256: str = ""
+    column_hashes: Mapping[str, str] | None = None
+    schema: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class NewPart:
+    """A published file that is to become live.
+
+    Attributes:
+        table_bytes: what its rows took in Postgres, about; None where that is not known.
+    """
+
+    batch_id: str
+    table_name: str
+    data_day: date
+    path: str
+    rows: int
+    bytes: int
+    sha256: str
+    content_hash: str
+    column_hashes: Mapping[str, str]
+    min_ts: datetime | None
+    max_ts: datetime | None
+    cut: datetime | None
+    schema: Mapping[str, Any]
+    created_at: datetime
+    verified_at: datetime
+    run_id: str
+    table_bytes: int | None = None
 
 
 def new_batch_id() -> str:
@@ -31,44 +70,82 @@ def new_batch_id() -> str:
     return f"{moment:012x}{uuid.uuid4().hex[:12]}"
 
 
+def part_path(table_name: str, day: date, batch_id: str) -> str:
+    """Where a part lies in the lake."""
+    schema, _, table = table_name.partition(".")
+    return f"{schema}/{table}/day={day:%Y-%m-%d}/part-{batch_id}.parquet"
+
+
 def live_batches(
-    connection: Connection, table: Table, start: datetime | None = None, end: datetime | None = None
+    connection: Connection,
+    table: Table | LiveTable,
+    start: datetime | None = None,
+    end: datetime | None = None,
 ) -> list[Batch]:
-    """The live parts of `table` that may hold rows of [start, end), by day."""
+    """The live parts of `table` that may hold rows of [start, end), by day and age."""
     last_day = (end - timedelta(microseconds=1)).date() if end else None
     rows = connection.execute(
-        "SELECT batch_id, data_day, path, rows, content_hash FROM archive.batches"
-        " WHERE table_name = %s AND state = 'live'"
+        "SELECT batch_id, data_day, path, rows, content_hash, bytes, sha256, column_hashes, schema"
+        " FROM archive.batches WHERE table_name = %s AND state = 'live'"
         " AND data_day >= coalesce(%s, '-infinity'::date) AND data_day <= coalesce(%s, 'infinity'::date)"
-        " ORDER BY data_day",
+        " ORDER BY data_day, batch_id",
         [table.name, start.date() if start else None, last_day],
     ).fetchall()
     return [Batch(*row) for row in rows]
 
 
-def live_batch(connection: Connection, table: Table, day: date) -> Batch | None:
-    """The live part of one day, if any."""
+def live_parts_of_day(connection: Connection, table: Table | LiveTable, day: date) -> list[Batch]:
+    """The live parts of one day, oldest first."""
     start = datetime.combine(day, datetime.min.time(), UTC)
-    found = live_batches(connection, table, start, start + timedelta(days=1))
-    return found[0] if found else None
+    return live_batches(connection, table, start, start + timedelta(days=1))
+
+
+def live_batch(connection: Connection, table: Table, day: date) -> Batch | None:
+    """The live part of one day of a table that is written to the lake only, and has one part a day."""
+    found = live_parts_of_day(connection, table, day)
+    return found[-1] if found else None
 
 
 def commit_batch(
     connection: Connection, table: Table, day: date, part: PartFile, *, cut: datetime | None, run_id: str
 ) -> None:
-    """Make `part` the live part of its day within the caller's transaction; the former one is superseded."""
-    connection.execute(
-        "UPDATE archive.batches SET state = 'superseded', superseded_by = %s, ended_at = now()"
-        " WHERE table_name = %s AND data_day = %s AND state = 'live'",
-        [part.batch_id, table.name, day],
-    )
+    """Make `part` the one live part of its day within the caller's transaction; the former ones are superseded."""
+    former = [batch.batch_id for batch in live_parts_of_day(connection, table, day)]
     schema = {column.name: column.type.name.lower() for column in table.columns}
+    new = NewPart(
+        table_name=table.name,
+        data_day=day,
+        column_hashes={},
+        schema=schema,
+        cut=cut,
+        run_id=run_id,
+        **vars(part),
+    )
+    add_part(connection, new, supersedes=former)
+
+
+def is_committed(connection: Connection, batch_id: str) -> bool:
+    """Whether the manifest has this part."""
+    return bool(
+        connection.execute("SELECT 1 FROM archive.batches WHERE batch_id = %s", [batch_id]).fetchone()
+    )
+
+
+def add_part(connection: Connection, part: NewPart, *, supersedes: Collection[str] = ()) -> None:
+    """Make `part` live within the caller's transaction; the parts it takes the place of are superseded."""
     connection.execute(
         "INSERT INTO archive.batches (batch_id, table_name, data_day, path, rows, bytes, sha256, content_hash,"
-        " min_ts, max_ts, cut, schema, state, created_at, verified_at, run_id)"
-        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, 'live', %s, %s, %s)",
+        " min_ts, max_ts, cut, schema, state, created_at, verified_at, run_id, column_hashes, table_bytes)"
+        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, 'live', %s, %s, %s, %s, %s)",
         [
-            part.batch_id, table.name, day, part.path, part.rows, part.bytes, part.sha256, part.content_hash,
-            part.min_ts, part.max_ts, cut, json.dumps(schema), part.created_at, part.verified_at, run_id,
+            part.batch_id, part.table_name, part.data_day, part.path, part.rows, part.bytes, part.sha256,
+            part.content_hash, part.min_ts, part.max_ts, part.cut, json.dumps(part.schema), part.created_at,
+            part.verified_at, part.run_id, json.dumps(part.column_hashes), part.table_bytes,
         ],
     )  # fmt: skip
+    if supersedes:
+        connection.execute(
+            "UPDATE archive.batches SET state = 'superseded', superseded_by = %s, ended_at = now()"
+            " WHERE batch_id = ANY(%s) AND state = 'live'",
+            [part.batch_id, list(supersedes)],
+        )

@@ -60,11 +60,18 @@ def snapshot(*tables: tuple[str, str]) -> Iterator[Snapshot]:
     A dropped partition is gone at once, for older snapshots too, whose manifest does not have its rows yet. So the
     tables are locked before there is a snapshot: a lock takes none, and who drops a partition waits for it.
     """
+    with arrow_transaction() as cursor:
+        _lock(cursor, sorted(set(tables)))
+        yield Snapshot(cursor)
+
+
+@contextmanager
+def arrow_transaction() -> Iterator[Any]:
+    """A cursor in a read-only transaction that has no snapshot yet."""
     connection = _connections.take()
     try:
         with connection.cursor() as cursor:
-            _lock(cursor, sorted(set(tables)))
-            yield Snapshot(cursor)
+            yield cursor
             with said_plainly():
                 cursor.execute("COMMIT")
     except BaseException:

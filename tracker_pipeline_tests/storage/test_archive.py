@@ -1,17 +1,21 @@
 """Rows move to the lake exactly once, and a reader sees each of them once at any moment."""
 
+import io
+import json
 import threading
 from datetime import UTC, date, datetime, timedelta
 
 import polars as pl
 import pytest
 
-from tracker_pipeline.domain.fingerprint import content_hash
 from tracker_pipeline.domain.schemas import BARS, ML_FEATURES_15M
 from tracker_pipeline.resources.errors import PermanentError, TransientError
-from tracker_pipeline.storage import archive, lake, manifest, scan
+from tracker_pipeline.storage import archive, scan
+from tracker_pipeline.storage.catalogue import live_table
+from tracker_pipeline.storage.column_forms import fields_of
 from tracker_pipeline.storage.database import connect
 from tracker_pipeline.storage.lake_store import lake_store
+from tracker_pipeline.storage.part_proof import file_proof
 from tracker_pipeline.storage.query import run_query
 from tracker_pipeline.storage.writing import write_window
 from tracker_pipeline_tests.frames import bars
@@ -63,23 +67,25 @@ def test_the_manifest_describes_the_file(two_days):
     content = read_file(row["path"])
     assert row["path"].startswith("market/ohlc_15m/day=2024-05-01/part-")
     assert (row["rows"], row["bytes"], row["state"]) == (96, len(content), "live")
-    assert row["content_hash"] == content_hash(pl.read_parquet(content), TABLE)
+    with connect() as connection:
+        live = live_table(connection, TABLE.name)
+    found = file_proof(io.BytesIO(content), fields_of(live), live.key, "ts")
+    assert (row["content_hash"], json.loads(row["column_hashes"])) == (
+        found.content_hash,
+        found.column_hashes,
+    )
     assert (row["min_ts"], row["max_ts"]) == (START, START + timedelta(hours=23, minutes=45))
 
 
-@pytest.mark.parametrize("step", ["write_part", "commit_batch"])
-def test_a_run_that_breaks_off_loses_and_doubles_nothing(two_days, monkeypatch, step):
-    module = lake if step == "write_part" else manifest
-    whole = getattr(module, step)
+@pytest.mark.parametrize("step", ["before write", "before publishing", "after publishing", "before commit"])
+def test_a_run_that_breaks_off_loses_and_doubles_nothing(two_days, step):
+    def breaks(name: str) -> None:
+        if name == step:
+            raise KeyboardInterrupt
 
-    def breaks(*args, **kwargs):
-        whole(*args, **kwargs)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(module, step, breaks)
-        with pytest.raises(KeyboardInterrupt):
-            archive.move_day(TABLE, DAY, cut=AFTER, run_id="r")
+    with pytest.raises(KeyboardInterrupt):
+        archive.move_day(TABLE, DAY, cut=AFTER, run_id="r", step=breaks)
+    assert not [path for path in lake_files() if path.endswith(".unfinished")]
     assert scan(TABLE.name).collect().sort(TABLE.key).equals(two_days)
     archive.move_day(TABLE, DAY, cut=AFTER, run_id="r")
     assert scan(TABLE.name).collect().sort(TABLE.key).equals(two_days)

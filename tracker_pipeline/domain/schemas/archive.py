@@ -28,6 +28,12 @@ ARCHIVE_BATCHES: Final = Table(
         Column("superseded_by", T.TEXT, "the part that replaced it", nullable=True),
         RUN_ID,
         Column("ended_at", T.TIME, "when it stopped being live", nullable=True),
+        Column(
+            "column_hashes",
+            T.JSON,
+            "of each column of the file: number of values and sum of their hashes",
+        ),
+        Column("table_bytes", T.INT, "what the rows took in Postgres, about", nullable=True),
     ),
 )
 
