@@ -7,7 +7,7 @@ What belongs here: which partitions there are, and making them. What does not: m
 rows (`writing`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Final
@@ -92,12 +92,17 @@ def ensure_partitions(
     return _make(connection, table, moments)
 
 
-def ensure_partitions_of(connection: Connection, table: Table, times: pl.Series) -> list[Partition]:
-    """Make the partitions that rows of these times need; like `ensure_partitions`, without those in between."""
+def ensure_partitions_of(
+    connection: Connection, table: Table, times: pl.Series, *, fill: Callable[[Partition], None] | None = None
+) -> list[Partition]:
+    """Make the partitions that rows of these times need; like `ensure_partitions`, without those in between.
+
+    `fill` is called with each new partition before it has an index and is attached, and may add its rows.
+    """
     if table.partition is None:
         return []
     unit = {"day": "1d", "month": "1mo", "year": "1y"}[table.partition]
-    return _make(connection, table, times.dt.truncate(unit).unique().sort().to_list())
+    return _make(connection, table, times.dt.truncate(unit).unique().sort().to_list(), fill)
 
 
 def create_partitions_ahead(now: datetime) -> dict[str, int]:
@@ -114,7 +119,12 @@ def create_partitions_ahead(now: datetime) -> dict[str, int]:
     return made
 
 
-def _make(connection: Connection, table: Table, starts: Sequence[datetime]) -> list[Partition]:
+def _make(
+    connection: Connection,
+    table: Table,
+    starts: Sequence[datetime],
+    fill: Callable[[Partition], None] | None = None,
+) -> list[Partition]:
     assert table.partition is not None  # noqa: S101  # for the type checker; the callers have looked
     lock_table(connection, table)
     wanted = [Partition(_name(table, start), start, _next(start, table.partition)) for start in starts]
@@ -124,6 +134,9 @@ def _make(connection: Connection, table: Table, starts: Sequence[datetime]) -> l
     made = [w for w in wanted if not any(p.start <= w.start and w.end <= p.end for p in there)]
     for partition in made:
         _create(connection, table, partition)
+        if fill is not None:
+            fill(partition)
+        _attach(connection, table, partition)
     return made
 
 
@@ -138,23 +151,24 @@ def _attached(connection: Connection, table: Table, wanted: list[Partition]) -> 
 
 
 def _create(connection: Connection, table: Table, partition: Partition) -> None:
-    # CREATE ... PARTITION OF would lock out all readers of the table; attaching does not.
-    statement = sql.SQL(
-        "CREATE TABLE {partition} (LIKE {table} INCLUDING ALL);"
-        "ALTER TABLE {table} ATTACH PARTITION {partition} FOR VALUES FROM ({start}) TO ({end})"
-    ).format(
-        partition=partition.identifier,
-        table=identifier(table),
-        start=sql.Literal(partition.start),
-        end=sql.Literal(partition.end),
-    )
     taken = connection.execute("SELECT to_regclass(%s)", [f"{SCHEMA}.{partition.name}"]).fetchone()
     if taken and taken[0]:
         raise PermanentError(
             f"{SCHEMA}.{partition.name} is not attached to {table.name} although it is named as a partition of it:"
             " attach it if its rows are needed, drop it if they are archived"
         )
-    connection.execute(statement)
+    statement = sql.SQL("CREATE TABLE {} (LIKE {} INCLUDING ALL EXCLUDING INDEXES)")
+    connection.execute(statement.format(partition.identifier, identifier(table)))
+
+
+def _attach(connection: Connection, table: Table, partition: Partition) -> None:
+    """Build the key and attach. CREATE ... PARTITION OF would lock out all readers of the table; this does not."""
+    statement = sql.SQL("ALTER TABLE {} ATTACH PARTITION {} FOR VALUES FROM ({}) TO ({})")
+    connection.execute(
+        statement.format(
+            identifier(table), partition.identifier, sql.Literal(partition.start), sql.Literal(partition.end)
+        )
+    )
 
 
 def _name(table: Table, start: datetime) -> str:

@@ -10,33 +10,26 @@ What belongs here: the record. What does not: which assets are stale (`domain.st
 from dataclasses import dataclass
 from datetime import datetime
 
+import polars as pl
 from psycopg import sql
 
 from tracker_pipeline.domain.schemas import BAR_INVALIDATIONS, Table
 from tracker_pipeline.domain.timeframes import duration
 from tracker_pipeline.storage.database import Connection, identifier
 
-# One row for each symbol's day: a re-fetch of a year that corrects it wholly is 365 rows, not 35,040.
+# The newest stored bar of each series, looked for among bars that could make one of the new ones late.
+_NEWEST = """
+SELECT s.venue, s.symbol, greatest(
+    (SELECT max(b.ts) FROM {bars} b WHERE b.venue = s.venue AND b.symbol = s.symbol AND b.ts > {first}),
+    (SELECT max(a.max_ts) FROM archive.batches a WHERE a.table_name = %s AND a.state = 'live'))
+FROM unnest(%s::text[], %s::text[]) s (venue, symbol)
+"""
+
 _RECORD = """
-WITH newest AS (
-    SELECT series.venue, series.symbol, greatest(
-        (SELECT max(n.ts) FROM {bars} n WHERE n.venue = series.venue AND n.symbol = series.symbol),
-        (SELECT max(b.max_ts) FROM archive.batches b WHERE b.table_name = %(table)s AND b.state = 'live')) AS ts
-    FROM (SELECT DISTINCT venue, symbol FROM {stage}) series
-), stale AS (
-    SELECT s.venue, s.symbol, s.ts, true AS revised
-    FROM {stage} s JOIN {bars} t ON t.venue = s.venue AND t.symbol = s.symbol AND t.ts = s.ts
-    WHERE {differs}
-    UNION ALL
-    SELECT s.venue, s.symbol, s.ts, s.revision > 1
-    FROM {stage} s JOIN newest n ON n.venue = s.venue AND n.symbol = s.symbol AND s.ts < n.ts
-    WHERE NOT EXISTS (SELECT FROM {bars} t WHERE t.venue = s.venue AND t.symbol = s.symbol AND t.ts = s.ts)
-)
 INSERT INTO {record} (venue, symbol, timeframe, start_ts, transaction_id, end_ts, bars, kind, recorded_at, run_id)
-SELECT venue, symbol, %(timeframe)s, min(ts), pg_current_xact_id()::text::bigint, max(ts) + %(step)s, count(*),
-       CASE WHEN bool_or(revised) THEN 'revised' ELSE 'late' END, now(), %(run_id)s
-FROM stale
-GROUP BY venue, symbol, date_trunc('day', ts, 'UTC')
+SELECT venue, symbol, %s, start_ts, pg_current_xact_id()::text::bigint, end_ts, bars, kind, now(), %s
+FROM unnest(%s::text[], %s::text[], %s::timestamptz[], %s::timestamptz[], %s::bigint[], %s::text[])
+    s (venue, symbol, start_ts, end_ts, bars, kind)
 """
 
 
@@ -52,29 +45,47 @@ class Invalidation:
     end: datetime
 
 
-def record_invalidations(
-    connection: Connection, bars: Table, stage: sql.Identifier, differs: sql.Composed, run_id: str
-) -> None:
-    """Record what the staged bars will change; call before they are written, in the same transaction.
+def late_bars(connection: Connection, bars: Table, new: pl.DataFrame) -> pl.DataFrame:
+    """Those of `new`, which are not stored yet, that come before the newest stored bar of their series."""
+    if new.is_empty():
+        return new
+    series = new.select("venue", "symbol").unique()
+    first = sql.Literal(new.get_column("ts").min())
+    rows = connection.execute(
+        sql.SQL(_NEWEST).format(bars=identifier(bars), first=first),
+        [bars.name, series.get_column("venue").to_list(), series.get_column("symbol").to_list()],
+    ).fetchall()
+    newest = pl.DataFrame(rows, {**series.schema, "newest": new.schema["ts"]}, orient="row")
+    late = new.join(newest, on=["venue", "symbol"], how="left").filter(pl.col("ts") < pl.col("newest"))
+    return late.drop("newest")
+
+
+def record_invalidations(connection: Connection, bars: Table, stale: pl.DataFrame, run_id: str) -> None:
+    """Record bars that are about to change or to come late, in the transaction that writes them.
+
+    One row for each symbol's day: a re-fetch of a year that corrects it wholly is 365 rows, not 35,040.
 
     Args:
         connection: inside the transaction.
         bars: the bar table.
-        stage: the staged rows.
-        differs: condition on `t` (stored) and `s` (staged) that their values differ.
+        stale: venue, symbol, ts, and whether the bar is revised; it is late otherwise.
         run_id: of the writer.
     """
+    if stale.is_empty():
+        return
     timeframe = bars.table.removeprefix("ohlc_")
-    statement = sql.SQL(_RECORD).format(
-        record=identifier(BAR_INVALIDATIONS), stage=stage, bars=identifier(bars), differs=differs
+    days = stale.group_by("venue", "symbol", pl.col("ts").dt.truncate("1d").alias("day")).agg(
+        start_ts=pl.col("ts").min(),
+        end_ts=pl.col("ts").max() + duration(timeframe),
+        bars=pl.len(),
+        kind=pl.when(pl.col("revised").any()).then(pl.lit("revised")).otherwise(pl.lit("late")),
     )
-    values = {
-        "timeframe": timeframe,
-        "step": duration(timeframe),
-        "run_id": run_id,
-        "table": bars.name,
-    }
-    connection.execute(statement, values)
+    columns = [
+        days.get_column(n).to_list() for n in ("venue", "symbol", "start_ts", "end_ts", "bars", "kind")
+    ]
+    connection.execute(
+        sql.SQL(_RECORD).format(record=identifier(BAR_INVALIDATIONS)), [timeframe, run_id, *columns]
+    )
 
 
 def invalidations_after(connection: Connection, transaction_id: int) -> list[Invalidation]:

@@ -20,7 +20,8 @@ from tracker_pipeline.resources.failures import classified
 from tracker_pipeline.storage import lake, manifest
 from tracker_pipeline.storage.database import connect, lock_table
 from tracker_pipeline.storage.spanning import scan
-from tracker_pipeline.storage.writing import Window, Written, write_window
+from tracker_pipeline.storage.stored_rows import Window
+from tracker_pipeline.storage.writing import Written, write_window
 
 
 @dataclass(frozen=True)

@@ -1,28 +1,28 @@
 """Writes of one window of one Postgres table: by COPY, in one transaction, changing only what differs.
 
 What belongs here: how rows get into a keyed table exactly once. What does not: which windows there are
-(`io_managers`), the lake.
+(`io_managers`), finding out what differs (`stored_rows`), the lake.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import pgpq
 import polars as pl
 from psycopg import sql
+from psycopg.pq import TransactionStatus
 
 from tracker_pipeline.domain.schemas import BAR_REVISIONS, Table
 from tracker_pipeline.resources.errors import PermanentError
-from tracker_pipeline.storage import lake, manifest
 from tracker_pipeline.storage.database import Connection, identifier, lock_table, names
-from tracker_pipeline.storage.hot_partitions import ensure_partitions_of
-from tracker_pipeline.storage.invalidations import record_invalidations
+from tracker_pipeline.storage.hot_partitions import Partition, ensure_partitions_of
+from tracker_pipeline.storage.invalidations import late_bars, record_invalidations
+from tracker_pipeline.storage.stored_rows import Difference, Window, difference
 
 # Below this the planner's guess for a table without statistics is good enough.
 _ANALYZE_ROWS = 5_000
-
-Window = tuple[datetime, datetime]
 
 
 @dataclass(frozen=True)
@@ -61,18 +61,20 @@ def write_window(
         run_id: recorded beside superseded values.
 
     Raises:
-        ValueError: a row lies outside the window, or a key stands twice.
+        ValueError: a row lies outside the window, a key stands twice, or the connection is inside a transaction,
+            whose rows the comparison would not see.
         PermanentError: rows that were archived would have to be removed.
     """
+    if connection.info.transaction_status is not TransactionStatus.IDLE:
+        raise ValueError(f"{table.name}: the connection is inside a transaction; commit it before writing")
     rows = table.conform(frame)
     _refuse_bad_rows(table, rows, window)
+    if rows.is_empty() and table.write == "merge":
+        return Written()
     with connection.transaction():
         lock_table(connection, table)
-        rest = _without_archived(connection, table, rows, window, run_id)
-        if table.time_column is not None:
-            ensure_partitions_of(connection, table, rest.get_column(table.time_column))
-        stage = _stage(connection, table, rest)
-        written = _apply(connection, table, stage, window, run_id)
+        found = difference(connection, table, rows, window)
+        written = _apply(connection, table, found, run_id)
     return Written(
         written.inserted, written.updated, written.deleted, rows.height - written.inserted - written.updated
     )
@@ -83,7 +85,8 @@ def _refuse_bad_rows(table: Table, rows: pl.DataFrame, window: Window | None) ->
     nulls = [name for name in required if rows.get_column(name).null_count()]
     if nulls:
         raise ValueError(f"{table.name}: NULL in {', '.join(nulls)}, which must be known")
-    repeated = rows.select(table.key).is_duplicated().sum()
+    # Sorted by key, so equal keys stand side by side.
+    repeated = rows.select(pl.all_horizontal(pl.col(k) == pl.col(k).shift() for k in table.key).sum()).item()
     if repeated:
         raise ValueError(f"{table.name}: {repeated} rows share their key with another row")
     if window is None or table.time_column is None:
@@ -96,98 +99,109 @@ def _refuse_bad_rows(table: Table, rows: pl.DataFrame, window: Window | None) ->
         )
 
 
-def _without_archived(
-    connection: Connection, table: Table, rows: pl.DataFrame, window: Window | None, run_id: str
-) -> pl.DataFrame:
-    """Drop the rows that the lake already holds with the same values, and number corrections of those it does.
-
-    A row that is hot as well is left in: the hot one stands before the cold one, so it is compared with that.
-    """
-    if table.time_column is None:
-        return rows
-    batches = manifest.live_batches(connection, table, *(window or (None, None)))
-    if not batches:
-        return rows
-    cold = lake.scan_parts(table, [batch.path for batch in batches])
-    if window:
-        cold = cold.filter(pl.col(table.time_column).is_between(*window, closed="left"))
-    stored = cold.collect()
-    _refuse_removal(table, rows, stored)
-    same = [*table.key, *table.compared]
-    unchanged = rows.join(stored, on=same, how="semi", nulls_equal=True).select(table.key)
-    hot = _hot_keys(connection, table, window)
-    rest = rows.join(unchanged.join(hot, on=table.key, how="anti"), on=table.key, how="anti")
-    if table.revisions is None:
-        return rest
-    corrected = stored.join(rest.join(hot, on=table.key, how="anti"), on=table.key, how="semi")
-    _keep_archived_values(connection, table, corrected, run_id)
-    former = stored.select(*table.key, pl.col("revision").alias("former"))
-    return rest.join(former, on=table.key, how="left").select(
-        pl.exclude("revision", "former"),
-        pl.when(pl.col("former").is_null())
-        .then("revision")
-        .otherwise(pl.col("former") + 1)
-        .alias("revision"),
-    )
-
-
-def _refuse_removal(table: Table, rows: pl.DataFrame, stored: pl.DataFrame) -> None:
-    if table.write == "merge":
-        return
-    gone = stored.join(rows, on=table.key, how="anti").height
-    if gone:
+def _apply(connection: Connection, table: Table, found: Difference, run_id: str) -> Written:
+    if found.gone_cold:
         raise PermanentError(
-            f"{table.name}: {gone} archived rows of this window are not among the new ones:"
+            f"{table.name}: {found.gone_cold} archived rows of this window are not among the new ones:"
             " restore the day from the archive before replacing it"
         )
-
-
-def _hot_keys(connection: Connection, table: Table, window: Window | None) -> pl.DataFrame:
-    statement = sql.SQL("SELECT {} FROM {}").format(names(table.key), identifier(table))
-    if window:
-        statement += sql.SQL(" WHERE {0} >= %s AND {0} < %s").format(sql.Identifier(table.time_column or ""))
-    rows = connection.execute(statement, list(window) if window else None).fetchall()
-    schema = {name: table.polars_schema[name] for name in table.key}
-    return pl.DataFrame(rows, schema=schema, orient="row")
-
-
-def _stage(connection: Connection, table: Table, rows: pl.DataFrame) -> sql.Identifier:
-    """Copy `rows` to a temporary table that ends with the transaction."""
-    stage = sql.Identifier("stage")
-    columns = sql.SQL(", ").join(
-        sql.SQL("{} {}").format(sql.Identifier(c.name), sql.SQL(c.type.staged)) for c in table.columns
+    if table.revisions:
+        record_invalidations(connection, table, _stale(connection, table, found), run_id)
+        _keep_archived_values(connection, table, found.former, run_id)
+    return Written(
+        inserted=_insert(connection, table, pl.concat([found.new, found.corrected])),
+        updated=_update(connection, table, found.changed, run_id),
+        deleted=_delete(connection, table, found.gone),
     )
-    connection.execute(sql.SQL("CREATE TEMP TABLE {} ({}) ON COMMIT DROP").format(stage, columns))
-    arrow = rows.select(table.column_by_name.keys()).to_arrow(compat_level=pl.CompatLevel.oldest())
+
+
+def _stale(connection: Connection, table: Table, found: Difference) -> pl.DataFrame:
+    """Key of every bar that differs from what others were made of, and whether it is revised rather than late."""
+    parts = [(found.changed, True), (found.corrected, True), (late_bars(connection, table, found.new), False)]
+    return pl.concat(
+        [part.select(table.key).with_columns(revised=pl.lit(revised)) for part, revised in parts]
+    )
+
+
+def _insert(connection: Connection, table: Table, rows: pl.DataFrame) -> int:
+    """Add rows whose keys are not stored; the lock that the caller holds makes sure that they stay so."""
+    if rows.is_empty():
+        return 0
+    rest = _ensure_partitions(connection, table, rows)
+    if _is_cast(table):
+        with _staged(connection, table, rest) as stage:
+            connection.execute(_insert_staged(table, stage))
+    elif not rest.is_empty():
+        _copy(connection, identifier(table), rest)
+    return rows.height
+
+
+def _ensure_partitions(connection: Connection, table: Table, rows: pl.DataFrame) -> pl.DataFrame:
+    """Make the partitions that rows need, fill those that are new, and return the rows that remain.
+
+    A partition that is filled before it is attached gets its key as one sorted build rather than row by row.
+    """
+    if table.partition is None or table.time_column is None:
+        return rows
+    time = pl.col(table.time_column)
+
+    def fill(partition: Partition) -> None:
+        if not _is_cast(table):
+            mine = rows.filter(time.is_between(partition.start, partition.end, closed="left"))
+            _copy(connection, partition.identifier, mine)
+
+    made = ensure_partitions_of(connection, table, rows.get_column(table.time_column), fill=fill)
+    if _is_cast(table) or not made:
+        return rows
+    filled = pl.any_horizontal(time.is_between(p.start, p.end, closed="left") for p in made)
+    return rows.filter(~filled)
+
+
+def _copy(connection: Connection, target: sql.Composable, rows: pl.DataFrame) -> None:
+    """Add rows to a table that has their columns, by binary COPY."""
+    arrow = rows.to_arrow(compat_level=pl.CompatLevel.oldest())
     encoder = pgpq.ArrowToPostgresBinaryEncoder(arrow.schema)
-    statement = sql.SQL("COPY {} FROM STDIN (FORMAT binary)").format(stage)
+    statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(target, names(rows.columns))
     with connection.cursor() as cursor, cursor.copy(statement) as copy:
         copy.write(encoder.write_header())
         for batch in arrow.to_batches(max_chunksize=65_536):
             copy.write(encoder.write_batch(batch))
         copy.write(encoder.finish())
+
+
+@contextmanager
+def _staged(connection: Connection, table: Table, rows: pl.DataFrame) -> Iterator[sql.Identifier]:
+    """A temporary table of these rows, with exact numbers and JSON as text."""
+    stage = sql.Identifier("stage")
+    columns = sql.SQL(", ").join(
+        sql.SQL("{} {}").format(sql.Identifier(c.name), sql.SQL(c.type.staged))
+        for c in table.columns
+        if c.name in rows.columns
+    )
+    connection.execute(sql.SQL("CREATE TEMP TABLE {} ({}) ON COMMIT DROP").format(stage, columns))
+    _copy(connection, stage, rows)
     if rows.height >= _ANALYZE_ROWS:
         connection.execute(sql.SQL("ANALYZE {}").format(stage))
-    return stage
+    yield stage
+    connection.execute(sql.SQL("DROP TABLE {}").format(stage))
 
 
-def _apply(
-    connection: Connection, table: Table, stage: sql.Identifier, window: Window | None, run_id: str
-) -> Written:
-    if table.revisions:
-        record_invalidations(connection, table, stage, _differs(table), run_id)
-        _keep_former_values(connection, table, stage, run_id)
-    count: Callable[[sql.Composed, list[object]], int] = lambda s, p: connection.execute(s, p).rowcount  # noqa: E731
-    deleted = count(_delete(table, stage, window), list(window or ())) if table.write == "replace" else 0
-    updated = count(_update(table, stage), []) if table.compared else 0
-    # What is stored leaves the stage before the rest is inserted. A condition inside the insert would be judged
-    # against a table that grows under it: where the planner takes that for empty, 100,000 rows took 78 s.
-    connection.execute(_drop_known(table, stage))
-    return Written(updated=updated, inserted=count(_insert(table, stage), []), deleted=deleted)
+def _is_cast(table: Table) -> bool:
+    """Whether rows reach the table by way of text, which Postgres turns into exact numbers and JSON."""
+    return any(column.type.staged != column.type.postgres for column in table.columns)
 
 
-def _same_key(table: Table) -> sql.Composed:
-    return sql.SQL(" AND ").join(sql.SQL("t.{0} = s.{0}").format(sql.Identifier(name)) for name in table.key)
+def _same_key(table: Table, rows: pl.DataFrame) -> sql.Composed:
+    """The key of the stored row `t` is that of the staged row `s`; with bounds, so that few partitions are read."""
+    conditions = [sql.SQL("t.{0} = s.{0}").format(sql.Identifier(name)) for name in table.key]
+    if table.time_column in table.key:
+        times = rows.get_column(table.time_column)
+        conditions.append(
+            sql.SQL("t.{} BETWEEN {} AND {}").format(
+                sql.Identifier(table.time_column), sql.Literal(times.min()), sql.Literal(times.max())
+            )
+        )
+    return sql.SQL(" AND ").join(conditions)
 
 
 def _differs(table: Table) -> sql.Composed:
@@ -203,7 +217,10 @@ def _value(table: Table, name: str) -> sql.Composed:
     return sql.SQL("s.{}{}").format(sql.Identifier(name), sql.SQL(cast))
 
 
-def _update(table: Table, stage: sql.Identifier) -> sql.Composed:
+def _update(connection: Connection, table: Table, rows: pl.DataFrame, run_id: str) -> int:
+    """Give stored rows the values of these; their former values go to the table of revisions."""
+    if rows.is_empty():
+        return 0
     assigned = [
         sql.SQL("{} = {}").format(
             sql.Identifier(c.name),
@@ -214,16 +231,17 @@ def _update(table: Table, stage: sql.Identifier) -> sql.Composed:
         for c in table.columns
         if c.name not in table.key
     ]
-    return sql.SQL("UPDATE {} t SET {} FROM {} s WHERE {} AND {}").format(
-        identifier(table), sql.SQL(", ").join(assigned), stage, _same_key(table), _differs(table)
-    )
+    with _staged(connection, table, rows) as stage:
+        same_key = _same_key(table, rows)
+        if table.revisions:
+            _keep_former_values(connection, table, stage, same_key, run_id)
+        statement = sql.SQL("UPDATE {} t SET {} FROM {} s WHERE {} AND {}").format(
+            identifier(table), sql.SQL(", ").join(assigned), stage, same_key, _differs(table)
+        )
+        return connection.execute(statement).rowcount
 
 
-def _drop_known(table: Table, stage: sql.Identifier) -> sql.Composed:
-    return sql.SQL("DELETE FROM {} s USING {} t WHERE {}").format(stage, identifier(table), _same_key(table))
-
-
-def _insert(table: Table, stage: sql.Identifier) -> sql.Composed:
+def _insert_staged(table: Table, stage: sql.Identifier) -> sql.Composed:
     columns = tuple(table.column_by_name)
     return sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {} s").format(
         identifier(table),
@@ -233,13 +251,12 @@ def _insert(table: Table, stage: sql.Identifier) -> sql.Composed:
     )
 
 
-def _delete(table: Table, stage: sql.Identifier, window: Window | None) -> sql.Composed:
-    bounds = sql.Composed([])
-    if window:
-        bounds = sql.SQL("t.{0} >= %s AND t.{0} < %s AND ").format(sql.Identifier(table.time_column or ""))
-    return sql.SQL("DELETE FROM {} t WHERE {}NOT EXISTS (SELECT FROM {} s WHERE {})").format(
-        identifier(table), bounds, stage, _same_key(table)
-    )
+def _delete(connection: Connection, table: Table, keys: pl.DataFrame) -> int:
+    if keys.is_empty():
+        return 0
+    with _staged(connection, table, keys) as stage:
+        statement = sql.SQL("DELETE FROM {} t USING {} s WHERE {}")
+        return connection.execute(statement.format(identifier(table), stage, _same_key(table, keys))).rowcount
 
 
 _CARRIED = tuple(
@@ -249,7 +266,9 @@ _CARRIED = tuple(
 )
 
 
-def _keep_former_values(connection: Connection, table: Table, stage: sql.Identifier, run_id: str) -> None:
+def _keep_former_values(
+    connection: Connection, table: Table, stage: sql.Identifier, same_key: sql.Composed, run_id: str
+) -> None:
     """Copy the hot rows about to change to the table of revisions."""
     statement = sql.SQL(
         "INSERT INTO {} ({}, timeframe, replaced_at, run_id)"
@@ -260,7 +279,7 @@ def _keep_former_values(connection: Connection, table: Table, stage: sql.Identif
         names(_CARRIED, "t"),
         identifier(table),
         stage,
-        _same_key(table),
+        same_key,
         _differs(table),
     )
     connection.execute(statement, [_timeframe(table), datetime.now(UTC), run_id])
@@ -268,6 +287,8 @@ def _keep_former_values(connection: Connection, table: Table, stage: sql.Identif
 
 def _keep_archived_values(connection: Connection, table: Table, corrected: pl.DataFrame, run_id: str) -> None:
     """Copy the archived rows that a hot row is about to stand before to the table of revisions."""
+    if corrected.is_empty():
+        return
     statement = sql.SQL(
         "INSERT INTO {} ({}, timeframe, replaced_at, run_id) VALUES ({}) ON CONFLICT DO NOTHING"
     ).format(
