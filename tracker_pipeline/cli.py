@@ -10,7 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from tempfile import gettempdir
@@ -293,6 +293,25 @@ def labels_report(
 
 
 @app.command()
+def checks(
+    since: Annotated[
+        str | None,
+        typer.Option(help="ISO time; checks evaluated earlier do not count. A day ago if not given."),
+    ] = None,
+    format: Annotated[Summary, typer.Option(help="How the result is printed.")] = Summary.table,  # noqa: A002
+) -> None:
+    """Show which checks failed when they were last evaluated. Exit code 1 if any did: for a CI of yours."""
+    moment = _aware(since, "--since") or datetime.now(UTC) - timedelta(days=1)
+    with _said_plainly():
+        from tracker_pipeline.commands.checks import failed_since
+        from tracker_pipeline.commands.summary import print_records
+
+        failed = failed_since(moment)
+        print_records(out, failed, format.value, empty=f"no check failed since {moment:%Y-%m-%d %H:%M} UTC")
+    raise typer.Exit(1 if failed else 0)
+
+
+@app.command()
 def sandbox(
     exchange_port: Annotated[
         int, typer.Option(min=0, max=65_535, help="Port of the exchange; 0 takes a free one.")
@@ -365,20 +384,18 @@ def _beside(port: int) -> int:
     return port + 1 if port < 65_535 else port - 1
 
 
-def _aware(text: str | None) -> datetime | None:
+def _aware(text: str | None, option: str = "--cut") -> datetime | None:
     if text is None:
         return None
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise typer.BadParameter(
-            "an ISO time such as 2026-01-31T00:00:00+00:00", param_hint="--cut"
-        ) from None
+        raise typer.BadParameter("an ISO time such as 2026-01-31T00:00:00+00:00", param_hint=option) from None
     if moment.tzinfo is None:
-        raise typer.BadParameter("give the time zone, such as 2026-01-31T00:00:00+00:00", param_hint="--cut")
+        raise typer.BadParameter("give the time zone, such as 2026-01-31T00:00:00+00:00", param_hint=option)
     if moment > datetime.now(UTC):
         raise typer.BadParameter(
-            "the cut lies in the future: only days that are over can move", param_hint="--cut"
+            "it lies in the future: only what is over can move or have failed", param_hint=option
         )
     return moment
 

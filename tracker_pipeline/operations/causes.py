@@ -7,7 +7,7 @@ What belongs here: from what is known to causes. What does not: when something i
 import shutil
 from collections import defaultdict
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from tracker_pipeline.domain.alerting import Cause
@@ -23,6 +23,7 @@ _VENUE_SHARE: Final = 0.5
 _NAMED: Final = 5
 _HEARTBEAT_SECONDS: Final = 300
 _QUEUE_SECONDS: Final = 3 * 3600
+_CHECKS_WITHIN: Final = timedelta(days=7)
 
 
 def find(connection: Connection, now: datetime, checked: Sequence[Checked]) -> list[Cause]:
@@ -129,7 +130,7 @@ def _of_dagster(connection: Connection, now: datetime) -> list[Cause]:
         for run in instance_state.failed_runs(connection, now)
     ]
     by_asset: dict[str, list[instance_state.FailedCheck]] = defaultdict(list)
-    for check in instance_state.failed_checks(connection, now):
+    for check in instance_state.failed_checks(connection, now - _CHECKS_WITHIN):
         by_asset[check.asset].append(check)
     causes += [
         Cause(

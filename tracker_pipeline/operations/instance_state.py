@@ -5,7 +5,7 @@ What belongs here: reads of the schema `dagster`. What does not: what follows fr
 
 import json
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from tracker_pipeline.storage.database import Connection
@@ -75,11 +75,11 @@ def failed_runs(connection: Connection, now: datetime) -> list[FailedRun]:
     ]
 
 
-def failed_checks(connection: Connection, now: datetime) -> list[FailedCheck]:
-    """Checks that failed when they were last evaluated in the past week; those that only warn are left out."""
-    since = (now - timedelta(days=7)).replace(tzinfo=None)
+def failed_checks(connection: Connection, since: datetime) -> list[FailedCheck]:
+    """Checks that failed when they were last evaluated since a moment; those that only warn are left out."""
+    naive = since.astimezone(UTC).replace(tzinfo=None)
     found = []
-    for asset, check, event in connection.execute(_FAILED_CHECKS, {"since": since}).fetchall():
+    for asset, check, event in connection.execute(_FAILED_CHECKS, {"since": naive}).fetchall():
         data = _specific_data(event)
         if _enum(data.get("severity")) == "WARN":
             continue
