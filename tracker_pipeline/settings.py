@@ -456,6 +456,18 @@ def get_networks() -> Mapping[str, NetworkConfig]:
     return {first: endpoints, **endpoints.networks}
 
 
+def secret(name: str, what: str) -> SecretStr:
+    """The secret that a variable holds.
+
+    Raises:
+        ConfigurationError: it is unset.
+    """
+    held = os.environ.get(name, "").strip()
+    if not held:
+        raise ConfigurationError(f"{what} is not set: set the variable {name}")
+    return SecretStr(held)
+
+
 def rpc_urls(endpoints: NetworkConfig) -> tuple[SecretStr, ...]:
     """The JSON-RPC URLs in order of preference; they may carry keys, so they are secrets.
 

@@ -103,6 +103,14 @@ def listed_instruments(exchange: ExchangeResource, count: int | None) -> pl.Data
         raise TransientError(f"{exchange.venue}: {error}; try again later") from None
 
 
+def unlisted_coins(exchange: ExchangeResource) -> list[str]:
+    """Coins of the universe that the exchange does not list now."""
+    config = get_config()
+    coins = _coins(config, exchange.venue, None)
+    found = tracked(exchange.client().instruments(), coins, quote=config.market.quote)
+    return sorted({coin.name for coin in coins} - set(found.filter(pl.col("alias_of").is_null())["coin"]))
+
+
 def _coins(config: PipelineConfig, venue: str, count: int | None) -> list[Coin]:
     return [
         Coin(symbol.base, symbol.tier, symbol.venues.get(venue), symbol.formerly, symbol.since)

@@ -6,9 +6,16 @@ What belongs here: asking every part whether it works. What does not: repairing.
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 from tracker_pipeline.resources.errors import PipelineError
 from tracker_pipeline.settings import ConfigurationError, get_config, get_settings
+
+if TYPE_CHECKING:
+    from tracker_pipeline.resources.bar_source import BarSource
+
+# Half the grace of a minute's bar: with clocks further apart one of them would decide too early.
+_MOST_SKEW = timedelta(seconds=30)
 
 
 @dataclass(frozen=True)
@@ -32,6 +39,7 @@ def examine() -> list[Finding]:
         "database": _database,
         "lake": _lake,
         "exchange": _exchange,
+        "universe": _universe,
         "chain": _chain,
         "address lists": _address_lists,
         "definitions": _definitions,
@@ -93,9 +101,40 @@ def _lake() -> str:
 
 def _exchange() -> str:
     from tracker_pipeline.resources.clients import ExchangeResource
+    from tracker_pipeline.resources.errors import PermanentError
 
-    resource = ExchangeResource.configured()
-    return f"{resource.venue} answers, its clock says {resource.client().server_time():%Y-%m-%d %H:%M:%S} UTC"
+    resource, kind = ExchangeResource.configured(), get_config().market.source.kind
+    source = resource.client()
+    before = datetime.now(UTC)
+    told = source.server_time()
+    ahead = told - (before + (datetime.now(UTC) - before) / 2)
+    said = f"{resource.venue} ({kind}) answers, its clock is {abs(ahead.total_seconds()):.1f} s"
+    said += " ahead of ours" if ahead > timedelta(0) else " behind ours"
+    if abs(ahead) > _MOST_SKEW:
+        raise PermanentError(f"{said}: bars may be taken before they are closed; set this machine's clock")
+    return f"{said}; {_capability(source)}"
+
+
+def _capability(source: "BarSource") -> str:
+    """What the source can be asked for, in words."""
+    can = source.capability("15m")
+    parts = [
+        f"{can.page_bars} bars of 15m a page" if can.page_bars else "whole files",
+        f"{can.requests_per_second:.3g} requests a second" if can.requests_per_second else "no pace",
+        f"15m bars from {can.oldest:%Y-%m-%d} on" if can.oldest else "",
+    ]
+    return ", ".join(part for part in parts if part)
+
+
+def _universe() -> str:
+    from tracker_pipeline.assets.instruments import unlisted_coins
+    from tracker_pipeline.resources.clients import ExchangeResource
+
+    universe = get_config().universe
+    absent = unlisted_coins(ExchangeResource.configured())
+    wanted = len(universe.symbols)
+    said = f"version {universe.version}, {wanted - len(absent)} of {wanted} coins are listed"
+    return said + (f"; not listed: {', '.join(absent)}" if absent else "")
 
 
 def _chain() -> str:

@@ -5,7 +5,8 @@ What belongs here: the step from settings to a client. What does not: what a cli
 
 from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import dagster as dg
 from pydantic import PrivateAttr
@@ -14,11 +15,15 @@ from tracker_pipeline.resources.errors import TransientError
 from tracker_pipeline.resources.sandbox_process import resolve
 from tracker_pipeline.settings import (
     ConfigurationError,
+    DumpsSource,
+    FilesSource,
+    MassiveSource,
     get_config,
     get_endpoints,
     get_networks,
     get_settings,
     rpc_urls,
+    secret,
 )
 
 if TYPE_CHECKING:
@@ -26,7 +31,7 @@ if TYPE_CHECKING:
 
     from tracker_pipeline.domain.addresses import ListedAddress, WellKnownAddress
     from tracker_pipeline.domain.price_feed import Rate
-    from tracker_pipeline.resources.bar_source import BarSource
+    from tracker_pipeline.resources.bar_source import BarSource, MarketType
     from tracker_pipeline.resources.chain import Chain
 
 
@@ -47,16 +52,53 @@ class ExchangeResource(dg.ConfigurableResource[None]):
     def client(self) -> "BarSource":
         """The client, opened once for each run; starts the sandbox where the URL is one of its."""
         if self._client is None:
-            from tracker_pipeline.resources.exchange import Exchange  # ccxt takes 2 s to import
-
-            url = resolve(self.url) if self.url else None
-            self._client = Exchange(
-                self.venue,
-                self.market_type,  # type: ignore[arg-type]
-                url=url,
-                hosts=get_settings().state_folder / "hosts",
-            )
+            self._client = self._open()
         return self._client
+
+    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
+        """Give back the connections of the run."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def _open(self) -> "BarSource":
+        """The configured source; ccxt takes 2 s to import, so each is imported where it is taken."""
+        source = get_config().market.source
+        market_type = cast("MarketType", self.market_type)
+        hosts = get_settings().state_folder / "hosts"
+        match source:
+            case DumpsSource():
+                from tracker_pipeline.resources.dump_archives import BucketArchive, FolderArchive
+                from tracker_pipeline.resources.dumps import DumpSource
+
+                is_url = source.location.startswith(("http://", "https://"))
+                archive = (
+                    BucketArchive(source.location, market_type, hosts)
+                    if is_url
+                    else FolderArchive(Path(source.location).expanduser(), market_type)
+                )
+                return DumpSource(self.venue, market_type, archive)
+            case MassiveSource():
+                from tracker_pipeline.resources.massive import MassiveSource as Massive
+
+                return Massive(
+                    self.venue,
+                    market_type,
+                    url=source.url,
+                    api_key=secret(source.api_key_env, "the key of Massive"),
+                    api_key_name=source.api_key_env,
+                    hosts=hosts,
+                    requests_per_second=source.requests_per_second,
+                )
+            case FilesSource():
+                from tracker_pipeline.resources.file_source import FileSource
+
+                return FileSource(self.venue, market_type, source.paths)
+            case _:
+                from tracker_pipeline.resources.exchange import Exchange
+
+                url = resolve(self.url) if self.url else None
+                return Exchange(self.venue, market_type, url=url, hosts=hosts)
 
 
 class ChainResource(dg.ConfigurableResource[None]):

@@ -87,6 +87,11 @@ def unified_symbol(native: str, market_type: MarketType | None) -> str | None:
     return f"{base}/{quote}" if market_type == "spot" else f"{base}/{quote}:{quote}"
 
 
+def native_symbol(symbol: str) -> str:
+    """Binance's own name of a unified symbol: BTCUSDT for BTC/USDT and BTC/USDT:USDT."""
+    return symbol.split(":", maxsplit=1)[0].replace("/", "")
+
+
 def facts_of_name(path: Path) -> NameFacts:
     """Read the name of a bar file: Binance's dumps, freqtrade's PAIR-timeframe, and words between _ and -."""
     name = path.name
