@@ -100,12 +100,10 @@ class Exchange:
 
     def capability(self, timeframe: str) -> Capability:
         """What ccxt knows of the venue's limits for bars."""
-        step = duration(timeframe)
-        reach = _REACH_BARS.get(self.venue)
         return Capability(
             page_bars=self._session.page_size(None, DEFAULT_PAGE_BARS),
             order="any",  # each venue has its own, and pages are sorted here
-            oldest=None if reach is None else datetime.now(UTC) - reach * step,
+            oldest=self._oldest(timeframe, datetime.now(UTC)),
             requests_per_second=self._session.requests_per_second,
         )
 
@@ -173,8 +171,13 @@ class Exchange:
         frame = _frame(rows, self.venue, symbol, timeframe, asked_at)
         outcome = Outcome.EMPTY if frame.is_empty() else Outcome.OK
         text = f"{self.venue} has no {timeframe} bars of {symbol} in this window" if not len(frame) else ""
-        covered_from = max(start, pages.out_of_reach_to, self.capability(timeframe).oldest or start)
+        covered_from = max(start, pages.out_of_reach_to, self._oldest(timeframe, asked_at) or start)
         return Fetched(self.venue, symbol, timeframe, outcome, covered_from, min(stop, end), text, frame)
+
+    def _oldest(self, timeframe: str, now: datetime) -> datetime | None:
+        """The earliest open that the venue serves, where it reaches back by a number of bars."""
+        reach = _REACH_BARS.get(self.venue)
+        return None if reach is None else now - reach * duration(timeframe)
 
     def _is_ours(self, market: dict[str, Any]) -> bool:
         if self.market_type == "spot":
