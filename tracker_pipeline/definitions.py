@@ -21,6 +21,7 @@ from tracker_pipeline.assets import (
     regimes,
     reports,
     setups,
+    snapshot_rechecks,
     steth_rates,
     training_set,
     whale_balance_snapshots,
@@ -52,6 +53,7 @@ TABLE_ASSETS: list[dg.AssetsDefinition] = [
     whale_balance_snapshots.whale_balance_snapshots,
     steth_rates.steth_rates,
     accumulation_scores.accumulation_scores,
+    snapshot_rechecks.snapshot_rechecks,
 ]
 
 

@@ -275,7 +275,7 @@ class NetworkConfig(_Strict):
         rpc_urls_env: the variable that holds them, separated by commas, where they are secret.
         address_lists: files or URLs of addresses to watch.
         exclusion_lists: files or URLs of addresses not to watch, with the reason.
-        tokens: ERC-20 tokens by name.
+        tokens: ERC-20 tokens by name; null in the place of one takes a packaged one away.
         steth_feed: what says how much ether one stETH is worth.
     """
 
@@ -286,6 +286,13 @@ class NetworkConfig(_Strict):
     exclusion_lists: tuple[str, ...] = ()
     tokens: Mapping[str, TokenConfig] = Field(default_factory=dict)
     steth_feed: PriceFeedConfig | None = None
+
+    @field_validator("tokens", mode="before")
+    @classmethod
+    def _without_removed(cls, tokens: Any) -> Any:
+        if not isinstance(tokens, Mapping):
+            return tokens
+        return {name: token for name, token in tokens.items() if token is not None}
 
 
 class Endpoints(NetworkConfig):

@@ -51,6 +51,11 @@ gap_healing = dg.define_asset_job(
     selection=dg.AssetSelection.assets(keys.BAR_GAPS),
     description="The missing bars that are due are asked for again.",
 )
+onchain_recheck = dg.define_asset_job(
+    "onchain_recheck",
+    selection=dg.AssetSelection.assets(keys.SNAPSHOT_RECHECKS),
+    description="Hours whose block is not final yet are compared with the chain; what was replaced is read again.",
+)
 label_maturing = dg.define_asset_job(
     "label_maturing",
     selection=dg.AssetSelection.assets(*LABEL_ASSETS),
@@ -88,6 +93,7 @@ ALL: Final = [
     onchain_hour,
     rolling_up,
     gap_healing,
+    onchain_recheck,
     label_maturing,
     training_week,
     archiving,

@@ -19,6 +19,8 @@ from tracker_pipeline.settings import get_config
 # Five minutes after the hour every venue has settled the hour's bars (the grace is two minutes) and a node has the
 # blocks. A day's bar has a grace of ten minutes, so yesterday is closed at a quarter past.
 _HOURLY: Final = "5 * * * *"
+# A block of the full hour is final by then, a quarter of an hour later.
+_RECHECK: Final = "25 * * * *"
 _DAILY_CLOSE: Final = "15 0 * * *"
 _DAILY_LABELS: Final = "30 0 * * *"
 _DAILY_RETENTION: Final = "20 3 * * *"
@@ -76,6 +78,14 @@ def onchain_hourly(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest]
     return requests or dg.SkipReason("every closed hour is stored and scored, or being made")
 
 
+@dg.schedule(
+    job=jobs.onchain_recheck, cron_schedule=_RECHECK, execution_timezone="UTC", default_status=_RUNNING
+)
+def onchain_recheck_hourly(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+    """Compare the hours that are not final yet with the chain, and read again what it replaced."""
+    return dg.RunRequest(run_key=f"{context.scheduled_execution_time:%Y-%m-%dT%H}")
+
+
 def _hour_requests(
     hours: Iterable[datetime], run_key: str, assets: list[dg.AssetKey] | None
 ) -> list[dg.RunRequest]:
@@ -126,6 +136,7 @@ def retention_daily(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
 ALL: Final = [
     market_hourly,
     onchain_hourly,
+    onchain_recheck_hourly,
     market_daily_close,
     labels_daily,
     archive_hourly,

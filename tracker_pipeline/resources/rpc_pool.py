@@ -154,7 +154,10 @@ class RpcPool:
                 failures.append(error)
                 node.asked_last_until = time.monotonic() + _REST_SECONDS
                 _log.warning("%s", error)
-        raise min(failures, key=_hopelessness)
+        worst = min(failures, key=_hopelessness)
+        # What the others said stands behind it: the reason may lie with any of them.
+        worst.args = ("; ".join(dict.fromkeys(str(error) for error in (worst, *failures))),)
+        raise worst
 
     @property
     def preferred(self) -> Node:
