@@ -7,21 +7,19 @@ long to import are imported by the command that needs them, so that `--help` ans
 import json
 import os
 import sys
-import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
 from pathlib import Path
-from tempfile import gettempdir
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
-from tracker_pipeline.resources.errors import PermanentError, PipelineError
-from tracker_pipeline.settings import ConfigurationError, get_config
+from tracker_pipeline.commands.archive_app import archive_app
+from tracker_pipeline.commands.terminal import Format, Summary, aware, err, out
+from tracker_pipeline.commands.terminal import said_plainly as _said_plainly
+from tracker_pipeline.resources.errors import PermanentError
+from tracker_pipeline.settings import get_config
 
 app = typer.Typer(
     help="Market and on-chain data platform: bars, features, labels, whale balances, one archive.",
@@ -30,62 +28,10 @@ app = typer.Typer(
     add_completion=False,
 )
 db_app = typer.Typer(help="The database.", no_args_is_help=True)
-archive_app = typer.Typer(help="The archive of old rows.", no_args_is_help=True)
 app.add_typer(db_app, name="db")
 app.add_typer(archive_app, name="archive")
 labels_app = typer.Typer(help="Labels of strategies.", no_args_is_help=True)
 app.add_typer(labels_app, name="labels")
-
-out = Console()
-err = Console(stderr=True)
-
-
-class Format(StrEnum):
-    """How a result is printed."""
-
-    table = "table"
-    csv = "csv"
-    json = "json"
-    parquet = "parquet"
-
-
-class Summary(StrEnum):
-    """How a summary is printed."""
-
-    table = "table"
-    json = "json"
-
-
-@contextmanager
-def _said_plainly() -> Iterator[None]:
-    """Print a failure as its one sentence and end with 1; what nobody foresaw goes to a log as well."""
-    try:
-        get_config()  # a wrong configuration is said before anything is started
-        yield
-    except (PipelineError, ConfigurationError) as error:
-        err.print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
-        raise typer.Exit(1) from None
-    except KeyboardInterrupt:
-        err.print("interrupted: what was finished is stored; run it again to go on")
-        raise typer.Exit(130) from None
-    except (typer.Exit, typer.BadParameter):
-        raise
-    except Exception as error:  # the last resort: a person gets a sentence, the log the rest
-        where = _log_traceback()
-        text = f"{type(error).__name__}, which this program did not foresee; the details are in {where}"
-        err.print(f"[red]error:[/red] {escape(text)}", highlight=False, soft_wrap=True)
-        raise typer.Exit(1) from None
-
-
-def _log_traceback() -> Path:
-    """Append the current traceback to a log that only its owner can read, and say where that is."""
-    where = Path(gettempdir()) / f"tracker-errors-{os.getuid()}.log"
-    with (
-        suppress(OSError),
-        os.fdopen(os.open(where, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600), "a") as log,
-    ):
-        log.write(f"{datetime.now(UTC).isoformat()}\n{traceback.format_exc()}\n")
-    return where
 
 
 @app.command()
@@ -225,61 +171,6 @@ def import_bars(
             raise PermanentError("no bar of these files could be loaded; the reasons are above")
 
 
-@archive_app.command("run")
-def archive_run(
-    table: Annotated[
-        str | None, typer.Option(help="schema.name; all that have a policy if not given.")
-    ] = None,
-    day: Annotated[
-        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="One day; all if not given.")
-    ] = None,
-    cut: Annotated[
-        str | None, typer.Option(help="ISO time before which rows are moved; by the policies if not given.")
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would move.")] = False,
-    format: Annotated[Summary, typer.Option(help="How the result is printed.")] = Summary.table,  # noqa: A002
-) -> None:
-    """Move the rows that are due to the lake. Exit code 1 if a table failed; the others moved all the same."""
-    with _said_plainly():
-        from tracker_pipeline.commands.archive import run_archive
-        from tracker_pipeline.commands.summary import print_records
-
-        records, problems = run_archive(
-            table, day=day.date() if day else None, cut=_aware(cut), dry_run=dry_run
-        )
-        print_records(out, records, format.value, empty="no row is due")
-        if problems:
-            raise PermanentError("; ".join(problems))
-
-
-@archive_app.command("status")
-def archive_status(
-    table: Annotated[str | None, typer.Option(help="schema.name; all if not given.")] = None,
-    format: Annotated[Summary, typer.Option(help="How the result is printed.")] = Summary.table,  # noqa: A002
-) -> None:
-    """Show what is hot and what is cold."""
-    with _said_plainly():
-        from tracker_pipeline.commands.archive import archive_overview
-        from tracker_pipeline.commands.summary import print_records
-
-        print_records(out, archive_overview(table), format.value)
-
-
-@archive_app.command("audit")
-def archive_audit(
-    table: Annotated[str | None, typer.Option(help="schema.name; all if not given.")] = None,
-    format: Annotated[Summary, typer.Option(help="How the result is printed.")] = Summary.table,  # noqa: A002
-) -> None:
-    """Compare the manifest with the files: missing, altered and orphaned ones. Exit code 1 if there are any."""
-    with _said_plainly():
-        from tracker_pipeline.commands.archive import audit
-        from tracker_pipeline.commands.summary import print_records
-
-        problems = audit(table)
-        print_records(out, problems, format.value, empty="every part that the manifest lists is intact")
-    raise typer.Exit(1 if problems else 0)
-
-
 @labels_app.command("report")
 def labels_report(
     format: Annotated[Summary, typer.Option(help="How the result is printed.")] = Summary.table,  # noqa: A002
@@ -301,7 +192,7 @@ def checks(
     format: Annotated[Summary, typer.Option(help="How the result is printed.")] = Summary.table,  # noqa: A002
 ) -> None:
     """Show which checks failed when they were last evaluated. Exit code 1 if any did: for a CI of yours."""
-    moment = _aware(since, "--since") or datetime.now(UTC) - timedelta(days=1)
+    moment = aware(since, "--since") or datetime.now(UTC) - timedelta(days=1)
     with _said_plainly():
         from tracker_pipeline.commands.checks import failed_since
         from tracker_pipeline.commands.summary import print_records
@@ -382,22 +273,6 @@ def _refuse_wrong_faults(faults: list[str]) -> None:
 def _beside(port: int) -> int:
     """The next port, or the one before where there is none."""
     return port + 1 if port < 65_535 else port - 1
-
-
-def _aware(text: str | None, option: str = "--cut") -> datetime | None:
-    if text is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise typer.BadParameter("an ISO time such as 2026-01-31T00:00:00+00:00", param_hint=option) from None
-    if moment.tzinfo is None:
-        raise typer.BadParameter("give the time zone, such as 2026-01-31T00:00:00+00:00", param_hint=option)
-    if moment > datetime.now(UTC):
-        raise typer.BadParameter(
-            "it lies in the future: only what is over can move or have failed", param_hint=option
-        )
-    return moment
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import dagster as dg
 from tracker_pipeline.assets import (
     accumulation_scores,
     archive,
+    archive_care,
     bar_coverage,
     bar_gaps,
     bars,
@@ -28,9 +29,10 @@ from tracker_pipeline.assets import (
     whale_candidates,
     whale_universe,
 )
+from tracker_pipeline.automation import archive_care as care_times
 from tracker_pipeline.automation import jobs, report_schedules, schedules, sensors, upkeep, watch
 from tracker_pipeline.checks import feature_checks, label_checks, market_checks
-from tracker_pipeline.checks.archive_checks import archive_check
+from tracker_pipeline.checks.archive_checks import archive_check, every_row_came_back, no_row_is_lost
 from tracker_pipeline.checks.schema_checks import schema_check
 from tracker_pipeline.resources.clients import ChainResource, ExchangeResource
 from tracker_pipeline.storage.archive_policy import get_policies
@@ -57,7 +59,7 @@ TABLE_ASSETS: list[dg.AssetsDefinition] = [
 ]
 
 
-ALL_ASSETS: list[dg.AssetsDefinition] = [*TABLE_ASSETS, *archive.archives]
+ALL_ASSETS: list[dg.AssetsDefinition] = [*TABLE_ASSETS, *archive.archives, *archive_care.ALL]
 
 # What looks after the others; it has no part in the main job.
 OPERATIONS_ASSETS: list[dg.AssetsDefinition] = [
@@ -80,9 +82,11 @@ def build_definitions(resource_overrides: Mapping[str, object] | None = None) ->
             *feature_checks.ALL,
             *label_checks.ALL,
             *(archive_check(name) for name in get_policies().archived),
+            no_row_is_lost,
+            every_row_came_back,
         ],
-        jobs=[*jobs.ALL, *upkeep.JOBS],
-        schedules=[*schedules.ALL, *report_schedules.ALL, *upkeep.SCHEDULES],
+        jobs=[*jobs.ALL, *upkeep.JOBS, *care_times.JOBS],
+        schedules=[*schedules.ALL, *report_schedules.ALL, *upkeep.SCHEDULES, *care_times.SCHEDULES],
         sensors=[*sensors.ALL, watch.watch],
         resources={
             "postgres": PostgresIOManager(),

@@ -41,5 +41,7 @@ WHALE_BALANCE_SNAPSHOTS: Final = key_of(schemas.WHALE_BALANCE_SNAPSHOTS)
 STETH_RATES: Final = key_of(schemas.STETH_RATES)
 ACCUMULATION_SCORES: Final = key_of(schemas.ACCUMULATION_SCORES)
 ARCHIVED_OHLC_15M: Final = archive_key_of(schemas.BARS["15m"])
+ARCHIVE_AUDIT: Final = AssetKey(["archive", "audit"])
+ARCHIVE_RESTORE_DRILL: Final = AssetKey(["archive", "restore_drill"])
 INSTANCE_RETENTION: Final = key_of(schemas.INSTANCE_RETENTION)
 REPORTS: Final = {name: key_of(table) for name, table in schemas.REPORTS.items()}

@@ -6,6 +6,7 @@ from pyarrow import fs
 
 from tracker_pipeline.storage.lake_store import FolderStore, lake_store
 from tracker_pipeline.storage.s3_store import S3Store
+from tracker_pipeline.storage.sweeping import MARKER
 
 
 def serve_s3() -> Iterator[str]:
@@ -32,8 +33,8 @@ def create_bucket(server: str, name: str) -> None:
 
 
 def lake_files() -> list[str]:
-    """Every file of the lake, live or not, relative to its root."""
-    return sorted(found.path for found in lake_store().list())
+    """Every file of the lake, live or not, relative to its root; without the mark of who sweeps it."""
+    return sorted(found.path for found in lake_store().list() if found.path != MARKER)
 
 
 def read_file(path: str) -> bytes:

@@ -30,6 +30,8 @@ ONCHAIN_ASSETS: Final = (
     keys.STETH_RATES,
     keys.ACCUMULATION_SCORES,
 )
+# What looks after the archive has no days.
+ARCHIVE_CARE: Final = (keys.ARCHIVE_AUDIT, keys.ARCHIVE_RESTORE_DRILL)
 
 market_day = dg.define_asset_job(
     "market_day",
@@ -68,7 +70,7 @@ training_week = dg.define_asset_job(
 )
 archiving = dg.define_asset_job(
     "archiving",
-    selection=dg.AssetSelection.groups("archive"),
+    selection=dg.AssetSelection.groups("archive") - dg.AssetSelection.assets(*ARCHIVE_CARE),
     description="Days that left the hot window move to the lake.",
 )
 

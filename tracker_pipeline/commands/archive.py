@@ -3,20 +3,23 @@
 What belongs here: which days, and reports. What does not: the move itself (`storage.archive`).
 """
 
-from datetime import date, datetime
+import secrets
+from datetime import date, datetime, timedelta
 from typing import Any
 
-import polars as pl
+from psycopg import sql
 
-from tracker_pipeline.domain.schemas import TABLES, Table
-from tracker_pipeline.storage import scan
-from tracker_pipeline.storage.archive import TableReport, archive_tables, hot_days
+from tracker_pipeline.storage.archive import TableReport, archive_tables
 from tracker_pipeline.storage.archive_policy import get_policies
-from tracker_pipeline.storage.lake_store import lake_store, sha256_of
-from tracker_pipeline.storage.sweeping import sweep
+from tracker_pipeline.storage.audit import Audit
+from tracker_pipeline.storage.audit import audit as audit_lake
+from tracker_pipeline.storage.compaction import compact_days
+from tracker_pipeline.storage.database import Connection, connect
+from tracker_pipeline.storage.drill import restore_drill
+from tracker_pipeline.storage.restore import OnConflict, restore_days
+from tracker_pipeline.storage.sweeping import expire, sweep
 
-_RUN_ID = "tracker archive run"
-STRAY = "not in the manifest"
+_RUN_ID = "tracker archive"
 
 
 def run_archive(
@@ -75,46 +78,120 @@ def _records(report: TableReport, *, dry_run: bool) -> list[dict[str, Any]]:
 
 
 def archive_overview(name: str | None) -> list[dict[str, Any]]:
-    """Hot and cold rows, files and bytes of each archived table."""
-    tables = [_archived_table(name)] if name else [TABLES[n] for n in get_policies().archived if n in TABLES]
-    parts = scan("archive.batches").filter(pl.col("state") == "live").collect()
+    """Hot and cold rows of each archived table, what they take, and how many times smaller the files are.
+
+    `table_bytes` is what the archived rows took in Postgres with their share of the indexes, as far as that was
+    recorded; `saved_bytes` is that less the files. Hot rows are Postgres' own estimate.
+
+    Raises:
+        PermanentError: the table has no policy.
+    """
+    policies = get_policies()
+    chosen = {name: policies.of(name)} if name else policies.archived
+    with connect() as connection:
+        cold = {row[0]: row[1:] for row in connection.execute(_COLD).fetchall()}
+        held = dict(connection.execute(_HELD).fetchall())
+        hot = {table: _hot_size(connection, table) for table in chosen}
     overview = []
-    for table in tables:
-        own = parts.filter(pl.col("table_name") == table.name)
+    for table, policy in chosen.items():
+        rows, files, size, table_bytes, first, last = cold.get(table, (0, 0, 0, 0, None, None))
         overview.append(
             {
-                "table": table.name,
-                "hot_days": get_policies().of(table.name).retention.days,
-                "hot_rows": sum(hot_days(table).values()),
-                "cold_rows": int(own.get_column("rows").sum()),
-                "files": own.height,
-                "bytes": int(own.get_column("bytes").sum()),
-                "oldest_day": own.get_column("data_day").min(),
-                "newest_day": own.get_column("data_day").max(),
+                "table": table,
+                "group": policy.group,
+                "mode": policy.mode,
+                "retention_days": policy.retention.total_seconds() / 86_400,
+                "hot_rows": hot[table][0],
+                "hot_bytes": hot[table][1],
+                "cold_rows": rows,
+                "files": files,
+                "bytes": size,
+                "table_bytes": table_bytes,
+                "saved_bytes": max(table_bytes - size, 0),
+                "compression": round(table_bytes / size, 1) if size and table_bytes else None,
+                "oldest_day": first,
+                "newest_day": last,
+                "held_days": held.get(table, 0),
             }
         )
     return overview
 
 
-def audit(name: str | None) -> list[dict[str, Any]]:
-    """Files that are missing, altered, or in the lake without a row in the manifest."""
-    store = lake_store()
-    parts = scan("archive.batches").collect()
-    live = parts.filter(pl.col("state") == "live")
-    if name:
-        live = live.filter(pl.col("table_name") == _archived_table(name).name)
-    problems = []
-    for part in live.iter_rows(named=True):
-        if store.size(part["path"]) is None:
-            problems.append({"file": part["path"], "problem": "missing"})
-        elif sha256_of(store, part["path"]) != part["sha256"]:
-            problems.append({"file": part["path"], "problem": "altered"})
-    listed = set(parts.get_column("path"))  # a replaced part stays until it is swept
-    found = {file.path for file in store.list(name.replace(".", "/") if name else "")}
-    problems += [{"file": path, "problem": STRAY} for path in sorted(found - listed)]
-    return problems
+_COLD = """
+SELECT table_name, sum(rows)::bigint, count(*), sum(bytes)::bigint, coalesce(sum(table_bytes), 0)::bigint,
+       min(data_day), max(data_day)
+FROM archive.batches WHERE state = 'live' GROUP BY 1
+"""
+_HELD = "SELECT table_name, count(*) FROM archive.holds WHERE held_until > now() GROUP BY 1"
+_HOT_SIZE = """
+SELECT coalesce(sum(pg_total_relation_size(relid)), 0)::bigint FROM pg_partition_tree(%s::regclass) WHERE isleaf
+"""
 
 
-def _archived_table(name: str) -> Table:
-    get_policies().of(name)
-    return TABLES[name]
+def _hot_size(connection: Connection, name: str) -> tuple[int | None, int]:
+    """Rows and bytes of a table in Postgres; no rows where it does not exist."""
+    quoted = sql.Identifier(*name.split(".", 1))
+    exists = connection.execute("SELECT to_regclass(%s)", [quoted.as_string(None)]).fetchone()
+    if not exists or exists[0] is None:
+        return None, 0
+    count = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(quoted)).fetchone()
+    size = connection.execute(_HOT_SIZE, [quoted.as_string(None)]).fetchone()
+    return (count or (0,))[0], (size or (0,))[0]
+
+
+def audit(name: str | None) -> Audit:
+    """What differs between manifest and lake."""
+    return audit_lake([name] if name else None)
+
+
+def restore(
+    name: str,
+    first: date | None,
+    last: date | None,
+    *,
+    on_conflict: OnConflict,
+    hold_days: float,
+    dry_run: bool,
+) -> list[dict[str, Any]]:
+    """Restore archived days; a bound that is not given does not bound."""
+    restored = restore_days(
+        name,
+        first or date.min,
+        last or date.max,
+        on_conflict=on_conflict,
+        held_for=timedelta(days=hold_days),
+        dry_run=dry_run,
+        run_id=_RUN_ID,
+    )
+    return [vars(one) for one in restored]
+
+
+def compact(name: str | None, day: date | None, *, dry_run: bool) -> list[dict[str, Any]]:
+    """Merge the parts of days that have several."""
+    bounds = (day or date.min, day or date.max)
+    tables = [name] if name else list(get_policies().archived)
+    return [
+        vars(one) for table in tables for one in compact_days(table, *bounds, dry_run=dry_run, run_id=_RUN_ID)
+    ]
+
+
+def expire_and_sweep(*, dry_run: bool) -> list[dict[str, Any]]:
+    """What cold retention let go of each table, and the files that were removed."""
+    verb = "would " if dry_run else ""
+    let_go = [
+        {"what": f"{one.table}: {verb}let go {one.first} to {one.last}", "rows": one.rows, "files": one.parts}
+        for one in expire(dry_run=dry_run)
+    ]
+    swept = sweep(dry_run=dry_run)
+    removed = [("replaced", swept.replaced), ("never live", swept.leftover)]
+    return let_go + [
+        {"what": f"{verb}remove files: {kind}", "rows": None, "files": len(paths)}
+        for kind, paths in removed
+        if paths
+    ]
+
+
+def drill(name: str | None) -> list[dict[str, Any]]:
+    """Rehearse the restore of a random archived day."""
+    done = restore_drill(secrets.token_hex(8), name)
+    return [vars(done)] if done else []

@@ -78,7 +78,7 @@ def _database() -> str:
 
 
 def _lake() -> str:
-    from tracker_pipeline.commands.archive import STRAY, audit
+    from tracker_pipeline.commands.archive import audit
     from tracker_pipeline.resources.errors import PermanentError
     from tracker_pipeline.storage.lake_store import lake_store
 
@@ -88,14 +88,14 @@ def _lake() -> str:
         probe.publish()
     store.delete(".doctor")
     found = audit(None)
-    problems = [one for one in found if one["problem"] != STRAY]
-    if problems:
-        first = problems[0]
+    if found.losses:
+        first = found.losses[0]
         raise PermanentError(
-            f"{len(problems)} files differ from the manifest, the first is {first['file']} ({first['problem']}):"
+            f"{len(found.losses)} files differ from the manifest, the first is {first.file} ({first.problem}):"
             " see tracker archive audit"
         )
-    leftovers = f", {len(found)} leftovers will be swept" if found else ""
+    orphans = len(found.problems) + found.unfinished
+    leftovers = f", {orphans} leftovers will be swept" if orphans else ""
     return f"{store.name} can be written to and equals its manifest{leftovers}"
 
 

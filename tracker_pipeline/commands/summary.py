@@ -164,3 +164,49 @@ def _cell(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.2f}"
     return f"{value:%Y-%m}" if isinstance(value, date) else f"{value}"
+
+
+def print_archive(console: Console, tables: Sequence[Mapping[str, Any]]) -> None:
+    """Print what is hot and cold of each table, with a line of sums."""
+    shown = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    for title in (
+        "table",
+        "keep",
+        "hot rows",
+        "hot",
+        "cold rows",
+        "files",
+        "cold",
+        "saved",
+        "x",
+        "cold days",
+        "held",
+    ):
+        shown.add_column(title, no_wrap=True, justify="left" if title in ("table", "cold days") else "right")
+    for one in tables:
+        days = f"{one['oldest_day']} … {one['newest_day']}" if one["files"] else ""
+        shown.add_row(
+            one["table"], f"{one['retention_days']:g} d",
+            "no table" if one["hot_rows"] is None else f"{one['hot_rows']:,}", _size(one["hot_bytes"]),
+            f"{one['cold_rows']:,}", f"{one['files']:,}", _size(one["bytes"]), _size(one["saved_bytes"]),
+            "" if one["compression"] is None else f"{one['compression']:g}", days,
+            f"{one['held_days']} d" if one["held_days"] else "",
+        )  # fmt: skip
+    console.print(shown)
+    cold, saved = (sum(one[name] for one in tables) for name in ("bytes", "saved_bytes"))
+    rows = sum(one["cold_rows"] for one in tables)
+    console.print(
+        f"{rows:,} rows archived in {_size(cold) or '0'}, which took {_size(saved + cold) or '0'} in Postgres with"
+        " their indexes",
+        highlight=False,
+    )
+
+
+def _size(count: int) -> str:
+    """Bytes as a person reads them."""
+    size = float(count)
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if size < 1_000 or unit == "TB":
+            return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
+        size /= 1_000
+    return ""

@@ -46,6 +46,7 @@ class Policy(BaseModel):
             cold row. `report`: the key was used twice; both rows are kept and the reuse is reported.
         whole_days: move a day only once all of it lies before the cut.
         allow_no_key: move rows of a table without primary key.
+        cold_retention: archived days older than this are let go; none are if not given.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -59,6 +60,7 @@ class Policy(BaseModel):
     same_key: Literal["correct", "report"] = "report"
     whole_days: bool = False
     allow_no_key: bool = False
+    cold_retention: Annotated[timedelta, BeforeValidator(_duration)] | None = None
 
 
 class _PolicyFile(BaseModel):

@@ -12,6 +12,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from tracker_pipeline.domain.schemas import Table
+from tracker_pipeline.resources.errors import TransientError
 from tracker_pipeline.storage.catalogue import LiveTable
 from tracker_pipeline.storage.database import Connection
 from tracker_pipeline.storage.lake import PartFile
@@ -35,6 +36,8 @@ class Batch:
     sha256: str = ""
     column_hashes: Mapping[str, str] | None = None
     schema: Mapping[str, Any] | None = None
+    table_bytes: int | None = None
+    cut: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -84,12 +87,18 @@ def live_batches(
 ) -> list[Batch]:
     """The live parts of `table` that may hold rows of [start, end), by day and age."""
     last_day = (end - timedelta(microseconds=1)).date() if end else None
+    return live_batches_of(connection, table.name, start.date() if start else date.min, last_day or date.max)
+
+
+def live_batches_of(
+    connection: Connection, name: str, first: date = date.min, last: date = date.max
+) -> list[Batch]:
+    """The live parts of some days, by day and age."""
     rows = connection.execute(
-        "SELECT batch_id, data_day, path, rows, content_hash, bytes, sha256, column_hashes, schema"
-        " FROM archive.batches WHERE table_name = %s AND state = 'live'"
-        " AND data_day >= coalesce(%s, '-infinity'::date) AND data_day <= coalesce(%s, 'infinity'::date)"
+        "SELECT batch_id, data_day, path, rows, content_hash, bytes, sha256, column_hashes, schema, table_bytes, cut"
+        " FROM archive.batches WHERE table_name = %s AND state = 'live' AND data_day BETWEEN %s AND %s"
         " ORDER BY data_day, batch_id",
-        [table.name, start.date() if start else None, last_day],
+        [name, first, last],
     ).fetchall()
     return [Batch(*row) for row in rows]
 
@@ -149,3 +158,17 @@ def add_part(connection: Connection, part: NewPart, *, supersedes: Collection[st
             " WHERE batch_id = ANY(%s) AND state = 'live'",
             [part.batch_id, list(supersedes)],
         )
+
+
+def retire(connection: Connection, batch_ids: Collection[str]) -> None:
+    """Let live parts end without a successor within the caller's transaction.
+
+    Raises:
+        TransientError: one of them is not live any more, so somebody else was faster.
+    """
+    ended = connection.execute(
+        "UPDATE archive.batches SET state = 'retired', ended_at = now() WHERE batch_id = ANY(%s) AND state = 'live'",
+        [list(batch_ids)],
+    ).rowcount
+    if ended != len(batch_ids):
+        raise TransientError(f"{len(batch_ids) - ended} parts are not live any more, so nothing was changed")

@@ -10,7 +10,7 @@ What belongs here: declarations, one module for each product. What does not: SQL
 from collections.abc import Mapping
 from typing import Final
 
-from tracker_pipeline.domain.schemas.archive import ARCHIVE_BATCHES, ARCHIVE_HOLDS
+from tracker_pipeline.domain.schemas.archive import ARCHIVE_BATCHES, ARCHIVE_DEPLOYMENT, ARCHIVE_HOLDS
 from tracker_pipeline.domain.schemas.completeness import BAR_COVERAGE, BAR_GAPS, OUTAGES
 from tracker_pipeline.domain.schemas.declaration import Column, ColumnType, Table
 from tracker_pipeline.domain.schemas.features import ML_FEATURES_15M
@@ -48,6 +48,7 @@ __all__ = [
     "ACCUMULATION_SCORES",
     "ALERTS",
     "ARCHIVE_BATCHES",
+    "ARCHIVE_DEPLOYMENT",
     "ARCHIVE_HOLDS",
     "BARS",
     "BAR_COVERAGE",
@@ -103,6 +104,7 @@ TABLES: Final[Mapping[str, Table]] = {
         ACCUMULATION_SCORES,
         ARCHIVE_BATCHES,
         ARCHIVE_HOLDS,
+        ARCHIVE_DEPLOYMENT,
         FRESHNESS,
         ALERTS,
         DELIVERIES,

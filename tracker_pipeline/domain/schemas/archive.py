@@ -50,3 +50,14 @@ ARCHIVE_HOLDS: Final = Table(
         RUN_ID,
     ),
 )
+
+ARCHIVE_DEPLOYMENT: Final = Table(
+    name="archive.deployment",
+    key=("deployment_id",),
+    description="Which database this is: one row, made once.",
+    write="merge",
+    columns=(
+        Column("deployment_id", T.TEXT, "random identity"),
+        Column("is_this", T.BOOL, "true, so that there is one row"),
+    ),
+)

@@ -1,0 +1,165 @@
+"""Compares the manifest with the lake: missing, altered and orphaned files, counts, keys that stand twice.
+
+What belongs here: finding what is wrong. What does not: repairing (`restore`, `sweeping`).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import groupby
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tracker_pipeline.resources.errors import PermanentError
+from tracker_pipeline.storage.archive_policy import get_policies
+from tracker_pipeline.storage.database import connect
+from tracker_pipeline.storage.lake_store import UNFINISHED, LakeStore, lake_store, sha256_of
+from tracker_pipeline.storage.manifest import Batch, live_batches_of
+from tracker_pipeline.storage.part_loading import key_of_part
+from tracker_pipeline.storage.sweeping import GRACE, MARKER
+
+MISSING = "missing"
+ALTERED = "altered"
+MISCOUNTED = "other number of rows than the manifest says"
+KEY_TWICE = "keys that another part of the day has as well"
+ORPHANED = "not in the manifest"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that is wrong.
+
+    Attributes:
+        table: schema and table, as far as the path tells.
+        file: relative to the lake.
+        problem: one of the constants of this module.
+        is_loss: whether rows cannot be read or are doubled; a leftover is no loss.
+    """
+
+    table: str
+    file: str
+    problem: str
+    is_loss: bool = True
+
+
+@dataclass
+class Audit:
+    """What was found.
+
+    Attributes:
+        parts: live parts that were looked at.
+        rows: that they hold by the manifest.
+        bytes: that they take.
+        unfinished: leftovers of runs that broke off or are at work; they are swept.
+    """
+
+    problems: list[Problem] = field(default_factory=list)
+    parts: int = 0
+    rows: int = 0
+    bytes: int = 0
+    unfinished: int = 0
+
+    @property
+    def losses(self) -> list[Problem]:
+        """Problems that concern rows."""
+        return [problem for problem in self.problems if problem.is_loss]
+
+
+def audit(names: Sequence[str] | None = None, *, tell: Callable[[str], None] = lambda _: None) -> Audit:
+    """Read every live file and compare it with its manifest entry; list what the manifest does not know.
+
+    Args:
+        names: tables; all that the manifest has, or that lie in the lake, if not given.
+        tell: told what it is at.
+
+    Raises:
+        PermanentError: a table has nothing in the lake and no policy.
+        TransientError: the database or the lake does not answer.
+    """
+    store, found = lake_store(), Audit()
+    with connect() as connection:
+        known = [
+            row[0] for row in connection.execute("SELECT DISTINCT table_name FROM archive.batches ORDER BY 1")
+        ]
+        if unknown := sorted(set(names or ()) - {*known, *get_policies().archived}):
+            raise PermanentError(
+                f"{', '.join(unknown)}: nothing of it is archived, and no policy says it should be"
+            )
+        parts = {name: live_batches_of(connection, name) for name in names or known}
+    for name, own in parts.items():
+        tell(name)
+        for _, day in groupby(own, key=lambda part: part.data_day):
+            _audit_day(store, name, list(day), found)
+    tell("files that no part claims")
+    for name in names or [""]:
+        _find_orphans(store, name, found)
+    return found
+
+
+def _audit_day(store: LakeStore, name: str, parts: Sequence[Batch], found: Audit) -> None:
+    intact = []
+    for part in parts:
+        found.parts += 1
+        found.rows += part.rows
+        found.bytes += part.bytes
+        problem = _problem_of(store, part)
+        if problem:
+            found.problems.append(Problem(name, part.path, problem))
+        else:
+            intact.append(part)
+    policy = get_policies().archived.get(name)
+    if len(intact) > 1 and policy and policy.same_key == "correct":
+        twice = _keys_twice(store, name, intact)
+        found.problems += [Problem(name, path, KEY_TWICE) for path in twice]
+
+
+def _problem_of(store: LakeStore, part: Batch) -> str | None:
+    size = store.size(part.path)
+    if size is None:
+        return MISSING
+    if size != part.bytes or sha256_of(store, part.path) != part.sha256:
+        return ALTERED
+    with store.open(part.path) as source:
+        try:
+            rows = pq.ParquetFile(source).metadata.num_rows
+        except pa.ArrowInvalid:
+            return ALTERED
+    return MISCOUNTED if rows != part.rows else None
+
+
+def _keys_twice(store: LakeStore, name: str, parts: Sequence[Batch]) -> list[str]:
+    """Files that share a key with another one of the day."""
+    key = key_of_part(name, parts[0])
+    if not key:
+        return []
+    frames = []
+    for part in parts:
+        with store.open(part.path) as source:
+            keys = pl.DataFrame(pq.read_table(source, columns=list(key)))
+        frames.append(keys.with_columns(path=pl.lit(part.path)))
+    together = pl.concat(frames, how="vertical_relaxed")
+    return sorted(together.filter(pl.struct(key).is_duplicated()).get_column("path").unique().to_list())
+
+
+def _find_orphans(store: LakeStore, name: str, found: Audit) -> None:
+    with (
+        connect() as connection
+    ):  # read before the list, or a part published meanwhile would look like an orphan
+        listed = {row[0] for row in connection.execute("SELECT path FROM archive.batches").fetchall()}
+    started = datetime.now(UTC)
+    for file in store.list(name.replace(".", "/", 1)):
+        if file.path in listed or file.path == MARKER:
+            continue
+        if file.path.endswith(UNFINISHED) or (started - file.modified < GRACE and _is_committed(file.path)):
+            found.unfinished += 1
+            continue
+        table = ".".join(file.path.split("/")[:2])
+        found.problems.append(Problem(table, file.path, ORPHANED, is_loss=False))
+
+
+def _is_committed(path: str) -> bool:
+    """Whether the manifest has got a file since it was read."""
+    with connect() as connection:
+        return bool(connection.execute("SELECT 1 FROM archive.batches WHERE path = %s", [path]).fetchone())
