@@ -74,9 +74,12 @@ def _archive_asset(table: str, policy: Policy) -> dg.AssetsDefinition:
 
 def _describe(context: dg.AssetExecutionContext, report: Any, partitions: list[str]) -> None:
     """What became of each partition, for the UI."""
-    from tracker_pipeline.storage.archive import cold_rows
+    from tracker_pipeline.storage.database import connect
+    from tracker_pipeline.storage.manifest import cold_rows
 
-    cold = cold_rows(report.table, date.fromisoformat(partitions[0]), date.fromisoformat(partitions[-1]))
+    first, last = (date.fromisoformat(key) for key in (partitions[0], partitions[-1]))
+    with connect() as connection:
+        cold = cold_rows(connection, report.table, first, last)
     moved = {f"{day.day}": day for day in report.days}
     for key in partitions:
         day = moved.get(key)

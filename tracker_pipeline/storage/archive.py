@@ -18,12 +18,19 @@ from tracker_pipeline.domain.schemas import Table
 from tracker_pipeline.resources.errors import PermanentError, PipelineError, TransientError
 from tracker_pipeline.storage.archive_locks import only_runner
 from tracker_pipeline.storage.archive_policy import Policy, get_policies
-from tracker_pipeline.storage.catalogue import live_table
-from tracker_pipeline.storage.database import connect
-from tracker_pipeline.storage.eligibility import LeftBehind, eligible_days, left_behind, refuse_bad_policy
+from tracker_pipeline.storage.catalogue import LiveTable, live_table
+from tracker_pipeline.storage.database import Connection, connect
+from tracker_pipeline.storage.eligibility import (
+    LeftBehind,
+    eligible_days,
+    left_behind,
+    quoted,
+    refuse_bad_policy,
+)
 from tracker_pipeline.storage.holds import held_days
 from tracker_pipeline.storage.moving import Moved, move_one
-from tracker_pipeline.storage.part_copy import Step
+from tracker_pipeline.storage.part_copy import Step, Work
+from tracker_pipeline.storage.partition_mode import due_days as days_of_due_partitions
 
 
 @dataclass
@@ -110,7 +117,7 @@ def _archive_table(
             held = held_days(connection, name)
             due = {
                 d: n
-                for d, n in eligible_days(connection, table, policy, cut).items()
+                for d, n in due_days(connection, table, policy, cut).items()
                 if bounds[0] <= d <= bounds[1]
             }
         if dry_run:
@@ -134,14 +141,16 @@ def _note_failure(report: TableReport, error: Exception) -> None:
 
 def _move_days(report: TableReport, policy: Policy, due: dict[date, int], run_id: str) -> None:
     for day in due:
+        if day in {known.day for known in report.days}:
+            continue  # it went with its partition
         try:
             moved = move_one(report.table, policy, day, report.cut, run_id, _no_step)
         except (PipelineError, psycopg.Error) as error:
             # A day that cannot move now does not keep the others: each is for itself.
             _note_failure(report, error)
             continue
-        report.days.append(moved)
-        if moved.rows_moved and report.outcome == "nothing":
+        report.days += [one for one in moved if one.day not in {known.day for known in report.days}]
+        if any(one.rows_moved for one in moved) and report.outcome == "nothing":
             report.outcome = "moved"
 
 
@@ -169,7 +178,7 @@ def move_day(table: Table | str, day: date, *, cut: datetime, run_id: str, step:
     with only_runner(name) as alone:
         if not alone:
             return Moved(day, 0, 0, reason="skipped: another run is archiving this table")
-        return move_one(name, policy, day, cut, run_id, step or _no_step)
+        return move_one(name, policy, day, cut, run_id, step or _no_step)[0]
 
 
 def plain_words(error: Exception) -> str:
@@ -184,20 +193,16 @@ def _no_step(_: str) -> None:
     return
 
 
-def cold_rows(name: str, first: date, last: date) -> dict[date, int]:
-    """Rows in the lake by day."""
-    with connect() as connection:
-        rows = connection.execute(
-            "SELECT data_day, sum(rows)::bigint FROM archive.batches"
-            " WHERE table_name = %s AND state = 'live' AND data_day BETWEEN %s AND %s GROUP BY 1",
-            [name, first, last],
-        ).fetchall()
-    return dict(rows)
-
-
 def hot_days(table: Table | str, cut: datetime | None = None) -> dict[date, int]:
     """UTC days with rows in Postgres that are due at a cut, with their number, in order."""
     name = table if isinstance(table, str) else table.name
     policy = get_policies().of(name)
     with connect() as connection:
-        return eligible_days(connection, live_table(connection, name), policy, cut or datetime.now(UTC))
+        return due_days(connection, live_table(connection, name), policy, cut or datetime.now(UTC))
+
+
+def due_days(connection: Connection, table: LiveTable, policy: Policy, cut: datetime) -> dict[date, int]:
+    """UTC days with rows that may move at a cut, with their number, in order."""
+    if policy.mode == "row":
+        return eligible_days(connection, table, policy, cut)
+    return days_of_due_partitions(connection, Work(table, policy, date.min, cut, quoted(table), "true", ""))

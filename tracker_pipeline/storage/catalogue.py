@@ -6,6 +6,7 @@ What belongs here: reads of Postgres' own catalogue. What does not: tables as we
 import hashlib
 import json
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal
 
 from psycopg import sql
@@ -47,6 +48,13 @@ SELECT c.conrelid::regclass::text,
         JOIN pg_attribute a ON a.attrelid = c.confrelid AND a.attnum = k.attnum)
 FROM pg_constraint c
 WHERE c.confrelid = %s AND c.contype = 'f' AND c.confdeltype IN ('c', 'n', 'd') AND c.conparentid = 0
+"""
+# The session is in UTC, so the bounds are spelled in UTC and read back as such.
+_PARTITIONS = r"""
+SELECT c.oid, n.nspname, c.relname, bounds[1]::timestamptz, bounds[2]::timestamptz
+FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_namespace n ON n.oid = c.relnamespace,
+     regexp_match(pg_get_expr(c.relpartbound, c.oid), '^FOR VALUES FROM \(''(.*)''\) TO \(''(.*)''\)$') bounds
+WHERE i.inhparent = %s AND NOT i.inhdetachpending AND bounds IS NOT NULL AND c.relkind = 'r' ORDER BY 4
 """
 _TABLES = """
 SELECT n.nspname || '.' || c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -121,6 +129,37 @@ class LiveTable:
         """A hash of names and types of the columns: another one is another version of the schema."""
         columns = [(c.name, c.type, c.nullable) for c in self.columns]
         return hashlib.sha256(json.dumps(columns).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class LivePartition:
+    """One native partition with two bounds.
+
+    Attributes:
+        name: schema and table, unquoted.
+        quoted: the same as SQL.
+        parent: the partitioned table as SQL.
+        start: first moment it takes.
+        end: first moment it takes no more.
+    """
+
+    oid: int
+    name: str
+    quoted: str
+    parent: str
+    start: datetime
+    end: datetime
+
+
+def live_partitions(connection: Connection, table: LiveTable) -> list[LivePartition]:
+    """The attached partitions of a table that is partitioned by ranges of time, oldest first."""
+    parent = table.identifier.as_string(None)
+    return [
+        LivePartition(
+            oid, f"{schema}.{name}", sql.Identifier(schema, name).as_string(None), parent, start, end
+        )
+        for oid, schema, name, start, end in connection.execute(_PARTITIONS, [table.oid]).fetchall()
+    ]
 
 
 def live_table(connection: Connection, name: str) -> LiveTable:

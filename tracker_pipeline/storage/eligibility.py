@@ -103,9 +103,9 @@ def with_cut(condition: str, cut: datetime) -> str:
 def eligible_days(connection: Connection, table: LiveTable, policy: Policy, cut: datetime) -> dict[date, int]:
     """UTC days before the cut that have rows which may move, with their number, in order."""
     cut = min(cut, datetime.now(UTC))
-    if policy.whole_days or policy.mode == "partition":
+    if policy.whole_days:
         cut = whole_days_before(cut)
-    day = _day_sql(table, policy)
+    day = day_sql(table, policy)
     condition = (
         f"{_at_least(table, policy, datetime.combine(_FIRST_DAY, time(), UTC))}"
         f" AND {_before(table, policy, cut)} AND {settled(policy, cut)}"
@@ -144,7 +144,8 @@ def quoted(table: LiveTable) -> str:
     return table.identifier.as_string(None)
 
 
-def _day_sql(table: LiveTable, policy: Policy) -> str:
+def day_sql(table: LiveTable, policy: Policy) -> str:
+    """SQL of the UTC day of a row."""
     name = sql.Identifier(policy.time_column).as_string(None)
     column = table.column(policy.time_column)
     if column is not None and column.base == "timestamptz":

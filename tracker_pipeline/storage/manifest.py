@@ -133,6 +133,18 @@ def commit_batch(
     add_part(connection, new, supersedes=former)
 
 
+def cold_rows(
+    connection: Connection, table_name: str, first: date = date.min, last: date = date.max
+) -> dict[date, int]:
+    """Rows in the lake by day."""
+    rows = connection.execute(
+        "SELECT data_day, sum(rows)::bigint FROM archive.batches"
+        " WHERE table_name = %s AND state = 'live' AND data_day BETWEEN %s AND %s GROUP BY 1",
+        [table_name, first, last],
+    ).fetchall()
+    return dict(rows)
+
+
 def is_committed(connection: Connection, batch_id: str) -> bool:
     """Whether the manifest has this part."""
     return bool(

@@ -4,9 +4,11 @@ What belongs here: the frame around a move. What does not: how rows are removed 
 (`archive_locks`), which days there are (`archive`).
 """
 
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
+from time import sleep as pause
 from typing import Final
 
 import psycopg
@@ -15,7 +17,7 @@ from tracker_pipeline.resources.errors import PipelineError, TransientError
 from tracker_pipeline.storage import manifest
 from tracker_pipeline.storage.archive_locks import among_writers, writers_lock
 from tracker_pipeline.storage.archive_policy import Policy
-from tracker_pipeline.storage.catalogue import LiveTable, live_table
+from tracker_pipeline.storage.catalogue import LivePartition, LiveTable, live_table
 from tracker_pipeline.storage.database import Connection, connect
 from tracker_pipeline.storage.eligibility import (
     DAY,
@@ -26,12 +28,13 @@ from tracker_pipeline.storage.eligibility import (
 )
 from tracker_pipeline.storage.holds import held_days
 from tracker_pipeline.storage.lake_store import lake_store
-from tracker_pipeline.storage.part_copy import Copied, Step, Work
+from tracker_pipeline.storage.part_copy import Step, Work
+from tracker_pipeline.storage.partition_mode import WriterWaitsError, move_partition, partition_of
 from tracker_pipeline.storage.row_mode import move_rows
-from tracker_pipeline.storage.same_keys import Collisions
+from tracker_pipeline.storage.transfer import Transfer, discard
 
 # Rows that somebody changes while they are read end the transaction; the next try takes them as they are then.
-_TRIES: Final = 3
+_TRIES: Final = 5
 _SETTLE_SECONDS: Final = 30
 # A file takes less than its rows did; what must be left besides is for everything else on the disk.
 _SPARE_BYTES: Final = 64 << 20
@@ -64,8 +67,11 @@ class Moved:
         return round(self.table_bytes / self.bytes, 1) if self.bytes and self.table_bytes else None
 
 
-def move_one(name: str, policy: Policy, day: date, cut: datetime, run_id: str, step: Step) -> Moved:
-    """Move the due rows of one day; the caller is the only runner of the table.
+def move_one(name: str, policy: Policy, day: date, cut: datetime, run_id: str, step: Step) -> list[Moved]:
+    """Move the due rows of one day, in partition mode with all days of its partition; nobody else runs this table.
+
+    Returns:
+        What became of each day, the one asked for first.
 
     Raises:
         PermanentError: the table or its policy does not allow it.
@@ -75,36 +81,64 @@ def move_one(name: str, policy: Policy, day: date, cut: datetime, run_id: str, s
         table = live_table(connection, name)
         refuse_bad_policy(table, policy)
         cut = min(cut, datetime.now(UTC))
-        cold = sum(part.rows for part in manifest.live_parts_of_day(connection, table, day))
-        if reason := _why_not(connection, table, policy, day, cut):
-            return Moved(day, 0, cold, reason=reason)
-        bytes_per_row = _bytes_per_row(connection, table)
-        connection.commit()
         work = Work(table, policy, day, cut, quoted(table), condition_of_day(table, policy, day, cut), run_id)
-        for attempt in range(1, _TRIES + 1):
-            try:
-                return _in_one_transaction(connection, work, cold, bytes_per_row, step)
-            except psycopg.errors.SerializationFailure as error:
-                if attempt == _TRIES:
-                    raise TransientError(
-                        f"{work}: rows changed while they were moved, so nothing was moved"
-                    ) from error
+        partition = partition_of(connection, work) if policy.mode == "partition" else None
+        cold = manifest.cold_rows(connection, name)
+        if reason := _why_not(connection, work, partition):
+            return [Moved(day, 0, cold.get(day, 0), reason=reason)]
+        bytes_per_row = _bytes_per_row(connection, partition.oid if partition else table.oid)
+        connection.commit()
+        transfers = _with_tries(connection, work, partition, step)
+    moved = [_described(done, cold, done.copied.rows_moved * bytes_per_row) for done in transfers]
+    return sorted(moved, key=lambda one: (one.day != day, one.day)) or [
+        Moved(day, 0, cold.get(day, 0), reason="its rows are archived already with the same values")
+    ]
+
+
+def _with_tries(
+    connection: Connection, work: Work, partition: LivePartition | None, step: Step
+) -> list[Transfer]:
+    for attempt in range(1, _TRIES + 1):
+        try:
+            return _in_one_transaction(connection, work, partition, step)
+        except psycopg.errors.SerializationFailure as error:
+            if attempt == _TRIES:
+                raise TransientError(
+                    f"{work}: rows changed while they were moved, so nothing was moved"
+                ) from error
+        except WriterWaitsError:
+            if attempt == _TRIES:
+                raise
+        pause(0.05 * attempt)
     raise AssertionError("unreachable")
 
 
-def _why_not(connection: Connection, table: LiveTable, policy: Policy, day: date, cut: datetime) -> str:
-    if day in held_days(connection, table.name):
+def _why_not(connection: Connection, work: Work, partition: LivePartition | None) -> str:
+    """Why the rows of a day or partition stay, in words; empty where they may move."""
+    held = held_days(connection, work.table.name)
+    if work.day in held:
         return "held back since it was restored"
-    if policy.whole_days and datetime.combine(day, time(), UTC) + DAY > whole_days_before(cut):
-        closed = min(cut, datetime.now(UTC))
-        return f"the day is not over at the cut {closed:%Y-%m-%d %H:%M}"
-    condition = condition_of_day(table, policy, day, cut)
+    if partition is None:
+        return _why_not_the_day(connection, work)
+    if any(partition.start.date() <= one < partition.end.date() for one in held):
+        return f"{partition.name} has a day that is held back since it was restored"
+    _refuse_little_space(work.table, _size_of(connection, partition.oid))
+    return ""
+
+
+def _why_not_the_day(connection: Connection, work: Work) -> str:
+    by_partition = work.policy.mode == "partition"
+    over = datetime.combine(work.day, time(), UTC) + DAY <= whole_days_before(work.cut)
+    if not over and (work.policy.whole_days or by_partition):
+        return f"the day is not over at the cut {work.cut:%Y-%m-%d %H:%M}"
     due = connection.execute(
-        f"SELECT count(*) FROM {quoted(table)} WHERE {condition}"  # noqa: S608
+        f"SELECT count(*) FROM {work.source} WHERE {work.condition}"  # noqa: S608
     ).fetchone()
     if not due or not due[0]:
         return "no hot rows"
-    _refuse_little_space(table, due[0] * _bytes_per_row(connection, table))
+    if by_partition:
+        return "its partition is not over at the cut"
+    _refuse_little_space(work.table, due[0] * _bytes_per_row(connection, work.table.oid))
     return ""
 
 
@@ -117,65 +151,72 @@ def _refuse_little_space(table: LiveTable, needed: float) -> None:
         )
 
 
-def _bytes_per_row(connection: Connection, table: LiveTable) -> float:
-    """What a row takes with its share of the indexes, by the statistics that Postgres keeps."""
+def _bytes_per_row(connection: Connection, oid: int) -> float:
+    """What a row takes with its share of the indexes; rows by the statistics that Postgres keeps, if it has any."""
     row = connection.execute(
-        "SELECT sum(pg_total_relation_size(relid)), sum(greatest(reltuples, 0))"
+        "SELECT sum(pg_total_relation_size(relid)), sum(greatest(reltuples, 0)), %s::oid::regclass::text"
         " FROM pg_partition_tree(%s::oid::regclass) JOIN pg_class c ON c.oid = relid WHERE isleaf",
-        [table.oid],
+        [oid, oid],
     ).fetchone()
-    size, rows = row or (None, None)
-    if not size or not rows:
-        row = connection.execute(
-            f"SELECT pg_total_relation_size({table.oid}), greatest(count(*), 1) FROM {quoted(table)}"  # noqa: S608
-        ).fetchone()
-        size, rows = row or (0, 1)
-    return float(size) / float(rows)
+    size, rows, name = row or (0, 0, "")
+    if not rows:
+        counted = connection.execute(f"SELECT count(*) FROM {name}").fetchone()  # noqa: S608
+        rows = counted[0] if counted else 0
+    return float(size or 0) / max(float(rows), 1.0)
+
+
+def _size_of(connection: Connection, oid: int) -> int:
+    row = connection.execute("SELECT pg_table_size(%s::oid)", [oid]).fetchone()
+    return int(row[0]) if row else 0
 
 
 def _in_one_transaction(
-    connection: Connection, work: Work, cold: int, bytes_per_row: float, step: Step
-) -> Moved:
+    connection: Connection, work: Work, partition: LivePartition | None, step: Step
+) -> list[Transfer]:
     connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-    copied: Copied | None = None
+    transfers: list[Transfer] = []
     try:
-        copied, collisions = move_rows(connection, work, step)
+        if partition is None:
+            transfers = move_rows(connection, work, step)
+        else:
+            transfers = move_partition(connection, partition, work, step)
         step("before commit")
     except BaseException:
         with suppress(psycopg.Error):
             connection.rollback()
-        if copied is not None:
-            lake_store().delete(copied.part.path)
+        discard(transfers)
         raise
-    _commit(connection, copied, work)
+    _commit(connection, transfers, work)
     step("after commit")
-    return _described(copied, collisions, work, cold, copied.rows_moved * bytes_per_row)
+    return transfers
 
 
-def _described(copied: Copied, collisions: Collisions, work: Work, cold: int, table_bytes: float) -> Moved:
-    replaced = sum(part.rows for part in collisions.cold) if collisions.corrected else 0
+def _described(done: Transfer, cold: Mapping[date, int], table_bytes: float) -> Moved:
+    part, collisions = done.copied.part, done.collisions
+    replaced = sum(batch.rows for batch in collisions.cold) if collisions.corrected else 0
     return Moved(
-        work.day,
-        rows_moved=copied.rows_moved,
-        rows_cold=cold - replaced + copied.part.rows,
+        part.data_day,
+        rows_moved=done.copied.rows_moved,
+        rows_cold=cold.get(part.data_day, 0) - replaced + part.rows,
         reason=str(collisions),
-        bytes=copied.part.bytes,
+        bytes=part.bytes,
         table_bytes=int(table_bytes),
-        content_hash=copied.part.content_hash,
+        content_hash=part.content_hash,
     )
 
 
-def _commit(connection: Connection, copied: Copied, work: Work) -> None:
+def _commit(connection: Connection, transfers: list[Transfer], work: Work) -> None:
     """Commit; where the connection breaks meanwhile, ask the manifest what became of it.
 
-    The file stays wherever the outcome is not known for certain: it may be the only place of its rows.
+    The files stay wherever the outcome is not known for certain: they may be the only place of their rows.
     """
     try:
         connection.commit()
     except psycopg.OperationalError as error:
         if not connection.broken and not connection.closed:
             raise
-        if not _was_committed(work, copied.part.batch_id):
+        if transfers and not _was_committed(work, transfers[0].copied.part.batch_id):
+            discard(transfers)
             raise TransientError(
                 f"{work}: the connection was lost at COMMIT and nothing was moved"
             ) from error

@@ -7,21 +7,17 @@ What belongs here: that transaction. What does not: the file and its proof (`par
 has (`same_keys`).
 """
 
-from dataclasses import replace
-
 from tracker_pipeline.resources.errors import PermanentError, TransientError
 from tracker_pipeline.storage import manifest
 from tracker_pipeline.storage.catalogue import delete_triggers, dependent_tables
 from tracker_pipeline.storage.column_forms import quoted_name
 from tracker_pipeline.storage.database import Connection
-from tracker_pipeline.storage.lake_store import lake_store
-from tracker_pipeline.storage.part_copy import Copied, Step, Work, copy_rows
-from tracker_pipeline.storage.part_merge import merged_with_cold
-from tracker_pipeline.storage.same_keys import Collisions, find_collisions
+from tracker_pipeline.storage.part_copy import Step, Work
 from tracker_pipeline.storage.snapshot_reader import begin_exact
+from tracker_pipeline.storage.transfer import Transfer, discard, transfer
 
 
-def move_rows(connection: Connection, work: Work, step: Step) -> tuple[Copied, Collisions]:
+def move_rows(connection: Connection, work: Work, step: Step) -> list[Transfer]:
     """Copy and delete the rows of `work` and enter the file in the manifest, all in the transaction that is open.
 
     Args:
@@ -29,27 +25,29 @@ def move_rows(connection: Connection, work: Work, step: Step) -> tuple[Copied, C
         work: which rows.
         step: told the name of each step.
 
+    Returns:
+        What was moved; nothing where all rows are archived already.
+
     Raises:
         PermanentError: the delete would reach further than these rows.
         TransientError: nothing was moved, for the reason it says.
     """
     snapshot = begin_exact(connection)
     _refuse_reaching_further(connection, work)
-    collisions = find_collisions(connection, snapshot, work)
-    work = replace(work, condition=f"{work.condition}{collisions.exclusion}")
-    copied = copy_rows(connection, snapshot, work, step)
+    done = transfer(connection, snapshot, work, step)
+    if done is None:
+        return []
     try:
-        if collisions.corrected:
-            copied = merged_with_cold(copied, collisions.cold, collisions.keys, work)
-        _delete(connection, work, copied.rows_moved)
-        manifest.add_part(connection, copied.part, supersedes=collisions.superseded)
+        _delete(connection, done)
+        manifest.add_part(connection, done.copied.part, supersedes=done.collisions.superseded)
     except BaseException:
-        lake_store().delete(copied.part.path)  # nobody has seen it
+        discard([done])
         raise
-    return copied, collisions
+    return [done]
 
 
-def _delete(connection: Connection, work: Work, copied: int) -> None:
+def _delete(connection: Connection, done: Transfer) -> None:
+    work, copied = done.work, done.copied.rows_moved
     deleted = connection.execute(f"DELETE FROM {work.source} WHERE {work.condition}").rowcount  # noqa: S608
     if deleted != copied:
         raise TransientError(

@@ -1,0 +1,157 @@
+"""Partition mode: one transaction copies a closed native partition, day by day, and drops it.
+
+The partition is locked against writers before the snapshot, so what is copied is all there is; readers go on until
+the moment of the drop. Nothing is deleted row by row: the space comes back at once and the log stays small.
+
+What belongs here: that transaction. What does not: which partitions are due (`due_partitions` says), the file and its
+proof (`part_copy`).
+"""
+
+import time
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from typing import Final
+
+import psycopg
+
+from tracker_pipeline.resources.errors import PermanentError, TransientError
+from tracker_pipeline.storage import manifest
+from tracker_pipeline.storage.catalogue import LivePartition, live_partitions
+from tracker_pipeline.storage.database import Connection
+from tracker_pipeline.storage.eligibility import DAY, condition_of_day, day_sql, settled, whole_days_before
+from tracker_pipeline.storage.part_copy import Step, Work
+from tracker_pipeline.storage.snapshot_reader import begin_exact
+from tracker_pipeline.storage.transfer import Transfer, discard, transfer
+
+# A detach waits for the readers at work and holds up those that come meanwhile: shorter than Postgres waits before it
+# looks for deadlocks (1 s), so that it is never a writer who is made to give way.
+_LOCK_MILLISECONDS: Final = 400
+_LOCK_TRIES: Final = 25
+_WRITER_SECONDS: Final = 10
+
+
+def due_partitions(connection: Connection, work: Work) -> list[LivePartition]:
+    """Partitions that end before the cut of `work`, oldest first."""
+    end = whole_days_before(work.cut)
+    return [p for p in live_partitions(connection, work.table) if p.end <= end]
+
+
+def due_days(connection: Connection, work: Work) -> dict[date, int]:
+    """UTC days that have rows in a due partition, with their number, in order."""
+    days: dict[date, int] = {}
+    for partition in due_partitions(connection, work):
+        for day, rows in _days_of(connection, replace(work, source=partition.quoted)).items():
+            days[day] = days.get(day, 0) + rows
+    return dict(sorted(days.items()))
+
+
+def partition_of(connection: Connection, work: Work) -> LivePartition | None:
+    """The due partition that holds rows of the day of `work`."""
+    start = datetime.combine(work.day, datetime.min.time(), UTC)
+    for partition in due_partitions(connection, work):
+        touches = partition.start < start + DAY and partition.end > start
+        if touches and work.day in _days_of(connection, replace(work, source=partition.quoted)):
+            return partition
+    return None
+
+
+def move_partition(
+    connection: Connection, partition: LivePartition, work: Work, step: Step
+) -> list[Transfer]:
+    """Copy the days of a partition, enter the files in the manifest and drop it, all in the open transaction.
+
+    Args:
+        connection: in a REPEATABLE READ transaction that has read nothing yet.
+        partition: closed, and due.
+        work: of any of its days.
+        step: told the name of each step.
+
+    Raises:
+        PermanentError: rows of it are in the lake already with the same values.
+        TransientError: nothing was moved, for the reason it says.
+    """
+    _lock_out_writers(connection, partition)
+    snapshot = begin_exact(connection)
+    work = replace(work, source=partition.quoted)
+    open_rows = _count(connection, f"{partition.quoted} WHERE NOT {settled(work.policy, work.cut)}")
+    if open_rows:
+        raise TransientError(f"{partition.name}: {open_rows} of its rows may still change, so it stays whole")
+    transfers: list[Transfer] = []
+    try:
+        for day in _days_of(connection, work):
+            condition = condition_of_day(work.table, work.policy, day, work.cut)
+            done = transfer(connection, snapshot, replace(work, day=day, condition=condition), step)
+            if done is not None:
+                transfers.append(done)
+        _refuse_remainder(connection, partition, sum(t.copied.rows_moved for t in transfers))
+        for done in transfers:
+            manifest.add_part(connection, done.copied.part, supersedes=done.collisions.superseded)
+        _drop(connection, partition)
+    except BaseException:
+        discard(transfers)
+        raise
+    return transfers
+
+
+def _days_of(connection: Connection, work: Work) -> dict[date, int]:
+    day = day_sql(work.table, work.policy)
+    rows = connection.execute(f"SELECT {day}, count(*) FROM {work.source} GROUP BY 1 ORDER BY 1").fetchall()  # noqa: S608
+    return dict(rows)
+
+
+def _count(connection: Connection, source: str) -> int:
+    row = connection.execute(f"SELECT count(*) FROM {source}").fetchone()  # noqa: S608
+    return int(row[0]) if row else 0
+
+
+def _refuse_remainder(connection: Connection, partition: LivePartition, copied: int) -> None:
+    there = _count(connection, partition.quoted)
+    if there != copied:
+        raise PermanentError(
+            f"{partition.name} has {there} rows of which {copied} were copied; the others are archived already with"
+            " the same values: delete them, or set the mode row in the policy"
+        )
+
+
+def _lock_out_writers(connection: Connection, partition: LivePartition) -> None:
+    connection.execute(f"SET LOCAL lock_timeout = '{_WRITER_SECONDS}s'")
+    try:
+        connection.execute(f"LOCK TABLE {partition.quoted} IN SHARE ROW EXCLUSIVE MODE")
+    except psycopg.errors.LockNotAvailable as error:
+        raise TransientError(f"{partition.name}: a transaction that writes to it does not end") from error
+    except psycopg.errors.UndefinedTable as error:
+        raise TransientError(f"{partition.name} was dropped meanwhile") from error
+
+
+def _drop(connection: Connection, partition: LivePartition) -> None:
+    """Detach and drop, once no reader holds the table for a moment."""
+    connection.execute(f"SET LOCAL lock_timeout = '{_LOCK_MILLISECONDS}ms'")
+    for attempt in range(_LOCK_TRIES):
+        _refuse_waiting_writers(connection, partition)
+        try:
+            with connection.transaction():
+                connection.execute(
+                    f"ALTER TABLE {partition.parent} DETACH PARTITION {partition.quoted};"
+                    f"DROP TABLE {partition.quoted}"
+                )
+        except psycopg.errors.LockNotAvailable as error:
+            if attempt == _LOCK_TRIES - 1:
+                raise TransientError(
+                    f"{partition.name}: readers of {partition.parent} do not end, so it could not be detached"
+                ) from error
+            time.sleep(0.02 * (attempt + 1))
+        else:
+            return
+
+
+def _refuse_waiting_writers(connection: Connection, partition: LivePartition) -> None:
+    """Give way to a writer that waits for the partition: it holds the table, which the detach would wait for."""
+    waiting = _count(
+        connection, f"pg_locks WHERE relation = {partition.oid} AND NOT granted AND locktype = 'relation'"
+    )
+    if waiting:
+        raise WriterWaitsError(f"{partition.name}: a writer of late rows waits for it")
+
+
+class WriterWaitsError(TransientError):
+    """A writer came between; the next try takes its rows along."""
