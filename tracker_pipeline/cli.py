@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from tracker_pipeline.commands.archive_app import archive_app
 from tracker_pipeline.commands.terminal import Format, Summary, aware, err, out
@@ -169,6 +170,35 @@ def import_bars(
         print_import(out, imported)
         if not imported.written:
             raise PermanentError("no bar of these files could be loaded; the reasons are above")
+
+
+@app.command()
+def gaps(
+    state: Annotated[str | None, typer.Option(help="missing, empty, outage or unlisted.")] = None,
+    symbol: Annotated[str | None, typer.Option(help="Unified symbol.")] = None,
+    timeframe: Annotated[str | None, typer.Option(help="1m, 5m, 15m, 1h, 4h or 1d.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Most gaps to list.")] = 20,
+    heal: Annotated[
+        bool, typer.Option("--heal", help="First ask the exchange for those that are due.")
+    ] = False,
+    format: Annotated[Summary, typer.Option(help="How the result is printed.")] = Summary.table,  # noqa: A002
+) -> None:
+    """Show which bars are absent, why, and when they are asked for again. Exit code 1 if healing failed."""
+    if state not in (None, "missing", "empty", "outage", "unlisted"):
+        raise typer.BadParameter("missing, empty, outage or unlisted", param_hint="--state")
+    failure = ""
+    with _said_plainly():
+        from tracker_pipeline.commands.gaps import absences, heal_now
+        from tracker_pipeline.commands.summary import print_absences
+
+        if heal:
+            with _progress() as progress:
+                failure = heal_now(progress("gaps"))
+        found = absences(state=state, symbol=symbol, timeframe=timeframe, limit=limit)
+        print_absences(out, found, format.value)
+    if failure:
+        err.print(f"[red]failed:[/red] {escape(failure)}", highlight=False, soft_wrap=True)
+        raise typer.Exit(1)
 
 
 @labels_app.command("report")

@@ -36,6 +36,7 @@ _NOT_ENDED: Final = (
     dg.DagsterRunStatus.CANCELING,
 )
 _DAY: Final = timedelta(days=1)
+_INSTANT: Final = timedelta(microseconds=1)
 # What is made of bars, in one run so that each is made of the new version of the one before.
 _MADE_OF_BARS: Final = (keys.REGIMES, keys.ML_FEATURES_15M, keys.STRATEGY_SETUPS, *jobs.LABEL_ASSETS)
 
@@ -59,6 +60,32 @@ def stale_after_bars(context: dg.SensorEvaluationContext) -> dg.SensorResult | d
     requests = [
         *(_request(jobs_range, _MADE_OF_BARS, f"stale-{newest}") for jobs_range in whole),
         *(_request(jobs_range, jobs.LABEL_ASSETS, f"stale-labels-{newest}") for jobs_range in labels_only),
+    ]
+    return dg.SensorResult(run_requests=requests, cursor=str(newest))
+
+
+@dg.sensor(
+    job=jobs.rolling_up,
+    minimum_interval_seconds=60,
+    default_status=_RUNNING,
+    description="Bars that were corrected or came late make longer bars and the coverage of their days stale: these"
+    " are made again.",
+)
+def rollups_stale(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+    """Ask for the longer bars and the coverage of the days whose bars changed since the last tick."""
+    with connect() as connection:
+        found = invalidations_after(connection, int(context.cursor or 0))
+    if not found:
+        return dg.SkipReason("no bar was corrected or came late")
+    newest = found[-1].transaction_id
+    today, first_day = datetime.now(UTC).date(), get_config().history_start
+    days = merged([(one.start.date(), (one.end - _INSTANT).date()) for one in found])
+    finest = min((one.timeframe for one in found), key=list(keys.BARS).index)
+    longer = list(keys.BARS.values())[list(keys.BARS).index(finest) + 1 :]
+    requests = [
+        _request((max(first, first_day), min(last, today)), [*longer, keys.BAR_COVERAGE], f"rollups-{newest}")
+        for first, last in days
+        if last >= first_day and first <= today
     ]
     return dg.SensorResult(run_requests=requests, cursor=str(newest))
 
@@ -179,4 +206,4 @@ def _request(days: tuple[date, date], assets: Iterable[dg.AssetKey], key: str) -
     )
 
 
-ALL: Final = [stale_after_bars, gaps_due, labels_due]
+ALL: Final = [stale_after_bars, rollups_stale, gaps_due, labels_due]

@@ -11,16 +11,18 @@ from typing import Final
 import dagster as dg
 import polars as pl
 
-from tracker_pipeline.assets.bar_series import finer_timeframes, is_tracked, own_instruments
+from tracker_pipeline.assets.bar_series import finer_timeframes
 from tracker_pipeline.checks.schema_checks import check_window
 from tracker_pipeline.domain.bars import KEY, rejected, resample
-from tracker_pipeline.domain.coverage import FRESH_FOR, incomplete, liquidity_classes, stale
+from tracker_pipeline.domain.coverage import incomplete, liquidity_classes
 from tracker_pipeline.domain.rollups import children
 from tracker_pipeline.domain.schemas import BAR_COVERAGE, BARS
 from tracker_pipeline.domain.timeframes import TIMEFRAMES
 from tracker_pipeline.keys import key_of
+from tracker_pipeline.operations.freshness import late_series
 from tracker_pipeline.resources.failures import classified
 from tracker_pipeline.storage import scan
+from tracker_pipeline.storage.database import connect
 
 _CLOCK_SKEW: Final = timedelta(minutes=2)
 _PRICE_TOLERANCE: Final = 0.001
@@ -92,33 +94,21 @@ def fresh_bars(timeframe: str) -> dg.AssetChecksDefinition:
     @dg.asset_check(
         asset=key_of(table),
         name="fresh",
-        description=f"The newest {timeframe} bar of each listed symbol ended less than"
-        f" {FRESH_FOR[timeframe].total_seconds() / 60:g} minutes ago. Judged where the run includes today.",
+        description=f"The newest {timeframe} bar of each listed symbol is not older than operations.freshness_minutes"
+        " allow. Judged where the run includes today.",
     )
     def fresh(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
-        with classified():
-            now = datetime.now(UTC)
-            start, end = check_window(context, table)
-            if not is_tracked(timeframe) or (end is not None and end <= now):
-                return dg.AssetCheckResult(passed=True, metadata={"judged": False})
-            since = min(start or now, now - FRESH_FOR[timeframe] - 2 * TIMEFRAMES[timeframe])
-            bars = scan(table.name, since, columns=["venue", "symbol", "ts"])
-            newest = bars.group_by("venue", "symbol").agg(pl.col("ts").max()).collect()
-            listed = own_instruments().filter(
-                pl.col("listed_to").is_null() | (pl.col("listed_to") > now),
-                ~(pl.col("listed_from") > now).fill_null(False),
-            )
-            late = stale(
-                listed.select("venue", "symbol").join(newest, on=["venue", "symbol"], how="left"),
-                timeframe,
-                now,
-            )
-        names = late.get_column("symbol").sort().to_list()
+        now = datetime.now(UTC)
+        _, end = check_window(context, table)
+        if end is not None and end <= now:
+            return dg.AssetCheckResult(passed=True, metadata={"judged": False})
+        with classified(), connect() as connection:
+            names = [one.series.symbol for one in late_series(connection, table.name, now)]
         return dg.AssetCheckResult(
             passed=not names,
             severity=dg.AssetCheckSeverity.WARN,
-            metadata={"judged": True, "symbols": listed.height, "stale": names},
-            description=f"{len(names)} of {listed.height} symbols are stale: {', '.join(names[:5])}"
+            metadata={"judged": True, "late": names},
+            description=f"the newest bars of {len(names)} symbols are late: {', '.join(names[:5])}"
             if names
             else None,
         )

@@ -42,6 +42,7 @@ def examine() -> list[Finding]:
         "universe": _universe,
         "chain": _chain,
         "address lists": _address_lists,
+        "bars": _bars,
         "definitions": _definitions,
     }
     return findings + [_look(subject, look) for subject, look in rest.items()]
@@ -153,6 +154,21 @@ def _address_lists() -> str:
 
     listed = ChainResource.configured().universe()
     return f"{listed.height} addresses listed"
+
+
+def _bars() -> str:
+    from tracker_pipeline.commands.gaps import absences
+    from tracker_pipeline.resources.errors import PermanentError
+
+    totals = absences(limit=1).totals
+    missing = sum(row["bars"] for row in totals if row["state"] == "missing")
+    if missing:
+        raise PermanentError(
+            f"{missing:,} bars are missing: see tracker gaps, ask for them with tracker gaps --heal"
+        )
+    others = sum(row["bars"] for row in totals)
+    explained = f"; {others:,} others do not exist, see tracker gaps" if others else ""
+    return f"no bar is missing{explained}"
 
 
 def _definitions() -> str:

@@ -6,6 +6,7 @@ What belongs here: formatting. What does not: figures.
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ _WIDTHS = {"asset": 31, "rows": 7, "hot": 7, "cold": 7, "content": 8, "checks": 
 
 if TYPE_CHECKING:
     from tracker_pipeline.commands.demo import Report
+    from tracker_pipeline.commands.gaps import Absences
     from tracker_pipeline.commands.import_bars import Imported
 
 
@@ -111,6 +113,21 @@ def print_records(
     for record in records:
         table.add_row(*(f"{v:,}" if isinstance(v, int) else str(v) for v in record.values()))
     console.print(table)
+
+
+def print_absences(console: Console, found: "Absences", form: str) -> None:
+    """Print which bars are absent."""
+    if form == "json":
+        print(json.dumps(asdict(found), indent=2, default=str))  # noqa: T201
+        return
+    if not found.totals:
+        console.print("no bar is absent")
+    for title, records in (("Absent bars", found.totals), ("Outages", found.outages), ("Gaps", found.gaps)):
+        if records:
+            console.print(title)
+            print_records(console, records, form)
+    if found.more:
+        console.print(f"and {found.more:,} more: --limit shows more, --state and --symbol fewer")
 
 
 def write_rows(console: Console, rows: pl.DataFrame, form: str, output: Path | None) -> None:

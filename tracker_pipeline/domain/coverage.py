@@ -1,10 +1,9 @@
-"""How complete bars are: counts by day, what completeness is enough, and how old the newest bar may be.
+"""How complete bars are: counts by day, and what completeness is enough.
 
 What belongs here: counting and judging. What does not: why a bar is absent (`gap_states.py`).
 """
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
 from typing import Final
 
 import polars as pl
@@ -19,15 +18,6 @@ LIQUID_FILL: Final = 0.98
 LEAST_FILL: Final[Mapping[str, Mapping[str, float | None]]] = {
     "liquid": {"1m": 0.99, "5m": 0.99, "15m": 0.99, "1h": 0.995, "4h": 0.995, "1d": 1.0},
     "thin": {"1m": None, "5m": None, "15m": 0.90, "1h": 0.97, "4h": 0.97, "1d": 1.0},
-}
-# How long after the end of its newest bar a symbol that trades is stale.
-FRESH_FOR: Final[Mapping[str, timedelta]] = {
-    "1m": timedelta(minutes=15),
-    "5m": timedelta(minutes=25),
-    "15m": timedelta(minutes=45),
-    "1h": timedelta(hours=2),
-    "4h": timedelta(hours=5),
-    "1d": timedelta(hours=26),
 }
 
 
@@ -131,20 +121,3 @@ def incomplete(rows: pl.DataFrame, classes: pl.DataFrame) -> pl.DataFrame:
         .join(limits, on=["liquidity_class", "timeframe"], how="left")
         .filter(pl.col("fill") < pl.col("least"))
     )
-
-
-def stale(newest: pl.DataFrame, timeframe: str, now: datetime) -> pl.DataFrame:
-    """Symbols whose newest bar is too old.
-
-    Args:
-        newest: venue, symbol, ts of the newest bar, or null where there is none.
-        timeframe: of the bars.
-        now: aware.
-
-    Returns:
-        The rows that are stale.
-    """
-    from tracker_pipeline.domain.timeframes import duration
-
-    too_old = pl.lit(now - FRESH_FOR[timeframe] - duration(timeframe)).cast(pl.Datetime("us", "UTC"))
-    return newest.filter(pl.col("ts").is_null() | (pl.col("ts") < too_old))

@@ -24,11 +24,13 @@ _NAMED: Final = 5
 _HEARTBEAT_SECONDS: Final = 300
 _QUEUE_SECONDS: Final = 3 * 3600
 _CHECKS_WITHIN: Final = timedelta(days=7)
+_OUTAGE_IS_NEWS: Final = timedelta(days=1)
+_TRIED: Final = 3
 
 
 def find(connection: Connection, now: datetime, checked: Sequence[Checked]) -> list[Cause]:
     """Every cause that is there at `now`."""
-    causes = [*_of_freshness(checked), *_of_disk()]
+    causes = [*_of_freshness(checked), *_of_outages(connection, now), *_of_gaps(connection), *_of_disk()]
     if instance_state.is_there(connection):
         causes += _of_dagster(connection, now)
     return causes
@@ -97,6 +99,44 @@ def _stale_table(one: Checked) -> Cause:
         f"{one.series.table} is stale",
         f"Its newest row is of {hours}, though what it is made of is there. Look at its last runs in the UI.",
     )
+
+
+def _of_outages(connection: Connection, now: datetime) -> list[Cause]:
+    """One cause for each outage of a venue that ended within the last day; a backfill of old ones calls nobody."""
+    rows = connection.execute(
+        "SELECT venue, outage_start, outage_end, symbols_absent, symbols_expected FROM market.outages"
+        " WHERE resolved_at IS NULL AND outage_end > %s ORDER BY venue, outage_start",
+        [now - _OUTAGE_IS_NEWS],
+    ).fetchall()
+    return [
+        Cause(
+            f"outage/{venue}/{start:%Y-%m-%dT%H:%M}",
+            "warning",
+            f"{venue} had no bars from {start:%Y-%m-%d %H:%M} to {end:%H:%M} UTC",
+            f"{absent} of {expected} symbols lack them at once. The exchange is asked again a few times; what then"
+            " comes is stored. Nothing has to be done.",
+        )
+        for venue, start, end, absent, expected in rows
+    ]
+
+
+def _of_gaps(connection: Connection) -> list[Cause]:
+    """Missing bars that were asked for in vain more than once, one cause for a venue."""
+    rows = connection.execute(
+        "SELECT venue, sum(bars)::bigint, count(DISTINCT symbol), max(last_error) FROM market.bar_gaps"
+        " WHERE state = 'missing' AND resolved_at IS NULL AND next_attempt_at IS NOT NULL AND attempts >= %s"
+        " GROUP BY venue ORDER BY venue",
+        [_TRIED],
+    ).fetchall()
+    return [
+        Cause(
+            f"gaps/{venue}",
+            "warning",
+            f"{_counted(bars, 'bar')} of {_counted(symbols, 'symbol')} of {venue} missing",
+            f"Asked for {_TRIED} times or more in vain: {error or 'no answer had them'}. Look at: tracker gaps",
+        )
+        for venue, bars, symbols, error in rows
+    ]
 
 
 def _of_disk() -> list[Cause]:

@@ -99,6 +99,15 @@ def check(connection: Connection, now: datetime) -> list[Checked]:
     return checked
 
 
+def late_series(connection: Connection, table: str, now: datetime) -> list[Checked]:
+    """The series of one table that are late or stale at `now`, whatever was said of them before."""
+    minutes = get_config().operations.freshness_minutes.get(table)
+    if minutes is None:
+        return []
+    checked = [_judged(series, now, minutes, {}) for series in newest_series(connection, [table])]
+    return [one for one in checked if one.judged.state != "fresh"]
+
+
 def _judged(
     series: Series, now: datetime, minutes: int, former: dict[tuple[str, str, str], Judged]
 ) -> Checked:

@@ -45,8 +45,8 @@ ORDER BY 1
 """
 
 # A symbol is expected from the day after its first stored bar on, so that a coin that joins the universe asks for no
-# history: that is a backfill's decision. Where coverage was recorded it is the judge, as only it knows outages and
-# bars without trades; a day without coverage is judged by counting.
+# history: that is a backfill's decision. A day whose coverage was recorded when it was over is not asked for again:
+# what it lacks is empty, an outage, or in market.bar_gaps, which has times of its own for asking.
 _INCOMPLETE_DAYS: Final = """
 WITH tracked AS (
     SELECT i.venue, i.symbol, first.ts AS first_ts
@@ -72,6 +72,12 @@ LEFT JOIN counted c USING (symbol, day)
 LEFT JOIN daily USING (symbol, day)
 WHERE day > (t.first_ts AT TIME ZONE 'UTC')::date
   AND (coalesce(c.bars, 0) < 96 OR daily.day IS NULL)
+  AND NOT EXISTS (SELECT FROM market.bar_coverage v
+                  WHERE v.venue = t.venue AND v.symbol = t.symbol AND v.day = days.day AND v.timeframe = '1d')
+  AND EXISTS (SELECT FROM market.listing_intervals l
+              WHERE l.venue = t.venue AND l.symbol = t.symbol
+                AND (l.listed_from IS NULL OR l.listed_from <= days.day)
+                AND (l.listed_to IS NULL OR l.listed_to > days.day))
   AND NOT EXISTS (SELECT FROM archive.batches b
                   WHERE b.table_name = %(bars)s AND b.state = 'live' AND b.data_day = days.day)
 GROUP BY day ORDER BY day
