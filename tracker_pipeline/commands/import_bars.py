@@ -4,7 +4,7 @@ What belongs here: files to tables, and the instruments that they bring. What do
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,7 +18,8 @@ from tracker_pipeline.keys import key_of
 from tracker_pipeline.resources.bar_files import BarFileOptions, FileBars, read_bar_file
 from tracker_pipeline.settings import get_config
 from tracker_pipeline.storage import scan
-from tracker_pipeline.storage.database import connect
+from tracker_pipeline.storage.database import Connection, connect
+from tracker_pipeline.storage.quarantine import quarantine
 from tracker_pipeline.storage.writing import Written, write_window
 
 _RUN_ID = "tracker import-bars"
@@ -30,13 +31,17 @@ class Imported:
 
     Attributes:
         written: by timeframe, what changed in the bar table.
-        left_out: by reason, rows that were not loaded.
+        rejected: by timeframe, bars that are not sane or contradict each other; they are in quarantine.
+        left_out: by reason, rows that were not loaded, the rejected ones among them.
         days: by timeframe, the UTC days that files had bars of.
+        changed_days: those of them on which a bar was added or revised.
     """
 
     written: dict[str, Written] = field(default_factory=dict)
+    rejected: Counter[str] = field(default_factory=Counter)
     left_out: Counter[str] = field(default_factory=Counter)
     days: dict[str, set[datetime]] = field(default_factory=dict)
+    changed_days: dict[str, set[datetime]] = field(default_factory=dict)
 
 
 def file_options(
@@ -61,34 +66,65 @@ def import_files(
 ) -> Imported:
     """Load bar files into the bar tables and record their instruments.
 
-    Loading the same file again changes nothing. Each part of a file is one transaction.
+    All files are read through before the first bar is written, so that one that is damaged half way leaves nothing
+    behind. Each part of a file is one transaction; loading the same file again changes nothing, so an import that was
+    stopped is simply run again.
 
     Raises:
-        PermanentError: a file cannot be read; the files before it are loaded.
+        PermanentError: a file cannot be read; nothing is loaded.
     """
+    rows = [
+        sum(part.frame.height for part in _parts(path, options, f"checking {number} of {len(paths)}", tell))
+        for number, path in enumerate(paths, start=1)
+    ]
     imported = Imported()
-    for number, path in enumerate(paths, start=1):
-        tell(f"{number} of {len(paths)}: {path.name}")
-        for part in read_bar_file(path, options):
+    for number, (path, total) in enumerate(zip(paths, rows, strict=True), start=1):
+        for part in _parts(path, options, f"loading {number} of {len(paths)}", tell, total):
             _load(part, imported)
     _record_days(imported)
     return imported
 
 
+def _parts(
+    path: Path,
+    options: BarFileOptions | None,
+    doing: str,
+    tell: Callable[[str], None],
+    total: int | None = None,
+) -> Iterator[FileBars]:
+    """The parts of a file, telling how far it is."""
+    done = 0
+    tell(f"{doing}: {path.name}")
+    for part in read_bar_file(path, options):
+        yield part
+        done += part.frame.height
+        tell(f"{doing}: {path.name}, {done:,}{f' of {total:,}' if total else ''} bars")
+
+
 def _load(part: FileBars, imported: Imported) -> None:
+    rejected = part.left_out.filter("rejected")
     imported.left_out.update(dict(part.left_out.group_by("reason").len().iter_rows()))
-    if part.frame.is_empty():
-        return
+    imported.rejected[part.timeframe] += rejected.height
+    with connect() as connection:
+        quarantine(
+            connection, rejected, timeframe=part.timeframe, source=f"file:{part.path.name}", run_id=_RUN_ID
+        )
+        if not part.frame.is_empty():
+            _load_bars(connection, part, imported)
+
+
+def _load_bars(connection: Connection, part: FileBars, imported: Imported) -> None:
     table = schemas.BARS[part.timeframe]
     bars = part.frame.with_columns(revision=pl.lit(1, pl.Int64), run_id=pl.lit(_RUN_ID))
     days = bars.get_column("ts").dt.truncate("1d").unique().to_list()
     window = (min(days), max(days) + timedelta(days=1))
+    written = write_window(connection, table, bars, window, run_id=_RUN_ID)
     instruments = imported_instruments(bars)
-    with connect() as connection:
-        written = write_window(connection, table, bars, window, run_id=_RUN_ID)
-        write_window(connection, schemas.INSTRUMENTS, instruments, None, run_id=_RUN_ID)
+    write_window(connection, schemas.INSTRUMENTS, instruments, None, run_id=_RUN_ID)
     imported.written[part.timeframe] = imported.written.get(part.timeframe, Written()) + written
     imported.days.setdefault(part.timeframe, set()).update(days)
+    if written.inserted or written.updated:
+        imported.changed_days.setdefault(part.timeframe, set()).update(days)
 
 
 def imported_instruments(bars: pl.DataFrame) -> pl.DataFrame:
@@ -130,9 +166,11 @@ def _record_days(imported: Imported) -> None:
             key = key_of(schemas.BARS[timeframe])
             if key not in materializable:
                 continue
+            known = instance.get_materialized_partitions(key)
+            changed = imported.changed_days.get(timeframe, set())
             for day in sorted(days):
                 partition = f"{day:%Y-%m-%d}"
-                if DAILY.has_partition_key(partition):
+                if (day in changed or partition not in known) and DAILY.has_partition_key(partition):
                     instance.report_runless_asset_event(
                         dg.AssetMaterialization(key, partition=partition, description=_RUN_ID)
                     )

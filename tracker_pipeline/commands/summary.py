@@ -86,17 +86,20 @@ def report_as_dict(report: "Report") -> dict[str, Any]:
 
 def print_import(console: Console, imported: "Imported") -> None:
     """Print what an import did."""
-    table = Table("timeframe", "read", "accepted", "identical", "revised", title="Imported bars")
+    table = Table("timeframe", "read", "accepted", "identical", "revised", "rejected", title="Imported bars")
     for column in table.columns[1:]:
         column.justify = "right"
-    for timeframe, written in sorted(imported.written.items()):
-        read = written.inserted + written.updated + written.unchanged
-        table.add_row(
-            timeframe, *(f"{n:,}" for n in (read, written.inserted, written.unchanged, written.updated))
-        )
+    for timeframe in sorted(
+        {*imported.written, *(name for name, count in imported.rejected.items() if count)}
+    ):
+        written, rejected = imported.written.get(timeframe), imported.rejected[timeframe]
+        counts = (written.inserted, written.unchanged, written.updated) if written else (0, 0, 0)
+        table.add_row(timeframe, *(f"{n:,}" for n in (sum(counts) + rejected, *counts, rejected)))
     console.print(table)
     for reason, count in sorted(imported.left_out.items()):
         console.print(f"left out {count:,}: {reason}", highlight=False)
+    if imported.rejected.total():
+        console.print("The rejected bars are in market.bar_quarantine.", highlight=False)
 
 
 def print_records(

@@ -4,11 +4,16 @@ What belongs here: CSV, gzip, zip, Parquet and Feather, header rows, units of ti
 not: which bars of a file may be loaded (`bar_files.py`) and what its name tells (`symbols.py`).
 """
 
-import io
+import hashlib
+import shutil
 import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from tempfile import TemporaryDirectory
+from typing import Final, Protocol
 
 import polars as pl
 
@@ -43,7 +48,14 @@ _OPTIONAL_NUMBERS: Final = {
     "trades": ("trades", "count", "number_of_trades"),
 }
 _UTC: Final = pl.Datetime("us", "UTC")
+# Rows of a CSV are kept in groups of this size, so that a part of them can be read without the rest.
+_GROUP_ROWS: Final = 50_000
+_CONTENT: Final = "content.csv"
 _TEXT_TIMES: Final = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d")
+
+
+class _Readable(Protocol):
+    def read(self, size: int = ..., /) -> bytes: ...
 
 
 @dataclass(frozen=True)
@@ -62,26 +74,62 @@ class RawBars:
     is_dump: bool
 
 
-def open_bar_file(path: Path) -> RawBars:
+@contextmanager
+def open_bar_file(path: Path) -> Iterator[RawBars]:
     """Open a bar file by its suffix: .parquet, .feather, .csv, .csv.gz or .zip with one CSV inside.
 
     Times are datetimes, dates, text or epoch numbers, whose unit is told row by row from their magnitude, since
-    Binance's spot dumps changed from ms to µs within one archive. A time without a zone is UTC.
+    Binance's spot dumps changed from ms to µs within one archive. A time without a zone is UTC. The rows of a CSV are
+    read once into a Parquet file beside, which is gone when the block ends: whatever the file's size, its parts can
+    then be read one by one.
 
     Raises:
-        PermanentError: the file is absent, damaged, of no known format, or lacks a column.
+        PermanentError: the file is absent, damaged, of no known format, lacks a column, or is not the one that the
+            checksum file beside it (its name and .CHECKSUM) was made of.
     """
     if not path.is_file():
         raise PermanentError(f"{path} is not there; check the path")
-    try:
-        raw, has_header = _scan(path)
-        names = raw.collect_schema().names()
-        renamed = raw.rename({name: name.strip().lower().replace(" ", "_") for name in names})
-        return RawBars(_normalised(renamed, path), has_header, _is_dump(renamed))
-    except (pl.exceptions.PolarsError, OSError, EOFError, zipfile.BadZipFile, UnicodeDecodeError) as error:
-        first_line = (str(error).splitlines() or [""])[0]
-        text = f"{path.name} cannot be read ({type(error).__name__}: {first_line}); fetch the file again"
-        raise PermanentError(text) from error
+    _verify_checksum(path)
+    with TemporaryDirectory(prefix="tracker-bars-") as folder:
+        try:
+            raw = _open(path, Path(folder))
+        except (
+            pl.exceptions.PolarsError,
+            OSError,
+            EOFError,
+            zlib.error,
+            zipfile.BadZipFile,
+            UnicodeError,
+        ) as error:
+            first_line = (str(error).splitlines() or [""])[0]
+            text = f"{path.name} cannot be read ({type(error).__name__}: {first_line}); fetch the file again"
+            raise PermanentError(text) from error
+        yield raw
+
+
+def _open(path: Path, folder: Path) -> RawBars:
+    raw, has_header, is_csv = _scan(path, folder)
+    names = raw.collect_schema().names()
+    renamed = raw.rename({name: name.strip().lower().replace(" ", "_") for name in names})
+    rows = _normalised(renamed, path)
+    if is_csv:
+        read_once = folder / "rows.parquet"
+        rows.sink_parquet(read_once, row_group_size=_GROUP_ROWS, compression="lz4")
+        (folder / _CONTENT).unlink(missing_ok=True)
+        rows = pl.scan_parquet(read_once)
+    return RawBars(rows, has_header, _is_dump(renamed))
+
+
+def _verify_checksum(path: Path) -> None:
+    """Compare a file with the checksum file beside it, as public dumps come with, where there is one."""
+    beside = path.with_name(f"{path.name}.CHECKSUM")
+    if not beside.is_file():
+        return
+    words = beside.read_text("utf-8", errors="replace").split()
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if not words or words[0].lower() != found:
+        raise PermanentError(f"{path.name} is not the file that {beside.name} was made of; fetch both again")
 
 
 def collect(rows: pl.LazyFrame, path: Path) -> pl.DataFrame:
@@ -97,35 +145,43 @@ def collect(rows: pl.LazyFrame, path: Path) -> pl.DataFrame:
         raise PermanentError(f"{path.name} cannot be read ({first_line}); fetch the file again") from error
 
 
-def _scan(path: Path) -> tuple[pl.LazyFrame, bool]:
+def _scan(path: Path, folder: Path) -> tuple[pl.LazyFrame, bool, bool]:
+    """The file as it is, whether it has a header row, and whether it is a CSV."""
     match path.suffix.lower():
         case ".parquet":
-            return pl.scan_parquet(path), True
+            return pl.scan_parquet(path), True, False
         case ".feather" | ".arrow" | ".ipc":
-            return pl.scan_ipc(path), True
+            return pl.scan_ipc(path), True, False
         case ".csv":
-            with path.open("rb") as file:
-                return _csv(path, file.readline(), path.name)
+            return *_csv(path, path.name), True
         case ".gz" if path.name.lower().endswith(".csv.gz"):
             import gzip
 
-            content = gzip.decompress(path.read_bytes())
-            return _csv(io.BytesIO(content), content.split(b"\n", maxsplit=1)[0], path.name)
+            with gzip.open(path) as content:
+                return *_csv(_unpacked(content, folder), path.name), True
         case ".zip":
             with zipfile.ZipFile(path) as archive:
                 members = [name for name in archive.namelist() if name.lower().endswith(".csv")]
                 if len(members) != 1:
                     raise PermanentError(f"{path.name} holds {len(members)} CSV files; it must hold one")
-                content = archive.read(members[0])
-            return _csv(io.BytesIO(content), content.split(b"\n", maxsplit=1)[0], path.name)
+                with archive.open(members[0]) as content:
+                    return *_csv(_unpacked(content, folder), path.name), True
     raise PermanentError(
         f"{path.name} is not CSV (.csv, .csv.gz, .zip), Parquet or Feather; convert the file"
     )
 
 
-def _csv(source: Path | io.BytesIO, first_line: bytes, name: str) -> tuple[pl.LazyFrame, bool]:
+def _unpacked(content: _Readable, folder: Path) -> Path:
+    target = folder / _CONTENT
+    with target.open("wb") as file:
+        shutil.copyfileobj(content, file, 1 << 20)
+    return target
+
+
+def _csv(source: Path, name: str) -> tuple[pl.LazyFrame, bool]:
     """A CSV with every column as text, and whether it has a header row."""
-    fields = first_line.decode("utf-8-sig").strip().split(",")
+    with source.open("rb") as file:
+        fields = file.readline().decode("utf-8-sig").strip().split(",")
     has_header = not fields[0].strip().isdigit()
     if not has_header and len(fields) != len(_DUMP_COLUMNS):
         raise PermanentError(

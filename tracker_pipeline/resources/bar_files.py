@@ -21,8 +21,11 @@ from tracker_pipeline.resources.symbols import MarketType, NameFacts, facts_of_n
 
 _VALUES: Final = ("open", "high", "low", "close", "volume", "vwap", "trades")
 _STORAGE_COLUMNS: Final = ("revision", "run_id")  # what storage adds when it writes a bar
-# Rows held in memory at once, about 200 MB; a file beyond it is read a few symbols at a time.
-_BATCH_ROWS: Final = 2_000_000
+# Rows held in memory at once, about 8 MB with what is made of them; a file beyond it is read a few symbols at a
+# time, and a symbol beyond it a few days at a time.
+_BATCH_ROWS: Final = 20_000
+# A bar that opens further ahead than clocks differ does not prove that the one before it is closed.
+_AHEAD: Final = timedelta(minutes=2)
 
 _UNPROVEN: Final = (
     "the file's last bar: it may not have been closed yet (--fetched-at TIME can prove that it was)"
@@ -58,7 +61,8 @@ class FileBars:
         path: the file.
         timeframe: of the bars, as the file spells it.
         frame: what may be loaded: the bar table's columns without revision and run_id, each key once, sorted.
-        left_out: what may not: venue, symbol, ts, open, high, low, close, volume and reason.
+        left_out: what may not: venue, symbol, ts, open, high, low, close, volume, reason, and whether it is rejected:
+            not sane or contradicted, rather than merely not known to be closed or of no use here.
         complete: whether the file ends where its period does, as a dump does by definition.
     """
 
@@ -92,13 +96,12 @@ def read_bar_file(path: Path, options: BarFileOptions | None = None) -> Iterator
         raise PermanentError(
             f"{path.name} holds {facts.other_series} prices, not bars of trades; leave it out"
         )
-    raw = open_bar_file(path)
-    is_dump = raw.is_dump and facts.is_dump
-    rows = _labelled(raw, path, options, facts)
-    for timeframe, symbols in _batches(rows, path):
-        chosen = rows.filter(pl.col("timeframe") == timeframe, pl.col("native").is_in(symbols))
-        part = _unified(collect(chosen, path), path)
-        yield _judged(part.drop("timeframe"), path, timeframe, options, complete=is_dump)
+    with open_bar_file(path) as raw:
+        is_dump = raw.is_dump and facts.is_dump
+        rows = _labelled(raw, path, options, facts)
+        for timeframe, chosen, last in _parts(rows, path):
+            part = _unified(collect(rows.filter(chosen).join(last.lazy(), on="native"), path), path)
+            yield _judged(part.drop("timeframe"), path, timeframe, options, complete=is_dump)
 
 
 def _labelled(raw: RawBars, path: Path, options: BarFileOptions, facts: NameFacts) -> pl.LazyFrame:
@@ -135,27 +138,58 @@ def _spacing(rows: pl.LazyFrame, path: Path) -> str:
     return ours or f"{smallest.total_seconds() / 60:g}m"
 
 
-def _batches(rows: pl.LazyFrame, path: Path) -> Iterator[tuple[str, list[str]]]:
-    """The file in parts: a timeframe and symbols whose rows are few enough, one symbol at least."""
-    sizes = collect(rows.group_by("timeframe", "native").len(), path).sort("timeframe", "native")
-    if sizes.select(pl.any_horizontal(pl.col("timeframe", "native").is_null()).any()).item():
+def _parts(rows: pl.LazyFrame, path: Path) -> Iterator[tuple[str, pl.Expr, pl.DataFrame]]:
+    """The file in parts that fit in memory: timeframe, which rows, and the last bar of each of their symbols.
+
+    Raises:
+        PermanentError: a row has no time, symbol or timeframe.
+    """
+    now = datetime.now(UTC) + _AHEAD
+    days = collect(
+        rows.group_by("timeframe", "native", pl.col("ts").dt.truncate("1d").alias("day")).agg(
+            pl.len(), pl.col("ts").filter(pl.col("ts") <= now).max().alias("last")
+        ),
+        path,
+    ).sort("timeframe", "native", "day")
+    if days["day"].null_count():
+        raise PermanentError(
+            f"{path.name} has times that are none; write them as 2024-01-31T12:00:00Z or epoch ms"
+        )
+    if days.select(pl.any_horizontal(pl.col("timeframe", "native").is_null()).any()).item():
         raise PermanentError(f"{path.name} has rows without a symbol or a timeframe; fill them in")
-    for (timeframe,), part in sizes.group_by("timeframe", maintain_order=True):
-        batch = (part["len"].cum_sum() - part["len"]) // _BATCH_ROWS
-        for _, symbols in part.with_columns(batch=batch).group_by("batch", maintain_order=True):
-            yield str(timeframe), symbols["native"].to_list()
+    for (timeframe,), part in days.group_by("timeframe", maintain_order=True):
+        last = part.group_by("native").agg(pl.col("last").max())
+        for symbols, bounds in _batches(part):
+            chosen = (pl.col("timeframe") == timeframe) & pl.col("native").is_in(symbols)
+            if bounds is not None:
+                chosen &= pl.col("ts").is_between(*bounds, closed="left")
+            yield str(timeframe), chosen, last.filter(pl.col("native").is_in(symbols))
+
+
+def _batches(days: pl.DataFrame) -> Iterator[tuple[list[str], tuple[datetime, datetime] | None]]:
+    """Symbols whose rows are few enough together, or one with some of its days: [first, end)."""
+    sizes = days.group_by("native", maintain_order=True).agg(pl.col("len").sum())
+    large = sizes.filter(pl.col("len") > _BATCH_ROWS)["native"].to_list()
+    rest = sizes.filter(~pl.col("native").is_in(large))
+    for _, symbols in rest.with_columns(batch=_batch_numbers(rest)).group_by("batch", maintain_order=True):
+        yield symbols["native"].to_list(), None
+    for symbol in large:
+        mine = days.filter(native=symbol)
+        for _, some in mine.with_columns(batch=_batch_numbers(mine)).group_by("batch", maintain_order=True):
+            yield [symbol], (some["day"][0], some["day"][-1] + timedelta(days=1))
+
+
+def _batch_numbers(sizes: pl.DataFrame) -> pl.Series:
+    """Rising numbers that are alike for neighbours who have `_BATCH_ROWS` together."""
+    return (sizes["len"].cum_sum() - sizes["len"]) // _BATCH_ROWS
 
 
 def _unified(rows: pl.DataFrame, path: Path) -> pl.DataFrame:
     """The rows with unified symbols.
 
     Raises:
-        PermanentError: a symbol or a time cannot be read.
+        PermanentError: a symbol cannot be read.
     """
-    if rows["ts"].null_count():
-        raise PermanentError(
-            f"{path.name} has times that are none; write them as 2024-01-31T12:00:00Z or epoch ms"
-        )
     pairs = rows.select("native", "market_type").unique()
     symbols = [unified_symbol(native, market) for native, market in pairs.iter_rows()]
     named = pairs.with_columns(symbol=pl.Series(symbols, dtype=pl.String))
@@ -171,23 +205,23 @@ def _judged(
     rows: pl.DataFrame, path: Path, timeframe: str, options: BarFileOptions, *, complete: bool
 ) -> FileBars:
     if timeframe not in TIMEFRAMES:
-        reason = f"{timeframe} is not one of the timeframes {', '.join(TIMEFRAMES)}"
+        reason = pl.lit(f"{timeframe} is not one of the timeframes {', '.join(TIMEFRAMES)}")
         nothing = _bars(rows.clear(), path, "1m", options)
-        return FileBars(path, timeframe, nothing, _left_out(rows, pl.lit(reason)), complete)
+        return FileBars(path, timeframe, nothing, _left_out(rows, reason, rejected=False), complete)
     now = datetime.now(UTC)
     refused = rejected(rows, timeframe=timeframe, now=now)
     kept = sane(rows, timeframe=timeframe, now=now)
-    if not complete:
-        proven = _proven(timeframe, options.fetched_at)
-        reason = _UNPROVEN if options.fetched_at is None else _NOT_CLOSED
-        unproven = kept.filter(~proven).with_columns(reason=pl.lit(reason))
-        kept = kept.filter(proven)
-    else:
-        unproven = refused.clear()
-    kept = kept.unique([*KEY, *_VALUES], keep="first", maintain_order=True)
+    proven = pl.lit(value=True) if complete else _proven(timeframe, options.fetched_at)
+    unproven = kept.filter(~proven)
+    kept = kept.filter(proven).unique([*KEY, *_VALUES], keep="first", maintain_order=True)
     contradicted = pl.struct(KEY).is_duplicated()
-    disputed = kept.filter(contradicted).with_columns(reason=pl.lit(_CONTRADICTED))
-    left_out = pl.concat(_left_out(part, pl.col("reason")) for part in (refused, unproven, disputed))
+    left_out = pl.concat(
+        [
+            _left_out(refused, pl.col("reason"), rejected=True),
+            _left_out(kept.filter(contradicted), pl.lit(_CONTRADICTED), rejected=True),
+            _left_out(unproven, pl.lit(_NOT_CLOSED if options.fetched_at else _UNPROVEN), rejected=False),
+        ]
+    )
     frame = _bars(kept.filter(~contradicted), path, timeframe, options)
     return FileBars(path, timeframe, frame, left_out.unique().sort(KEY), complete)
 
@@ -195,12 +229,13 @@ def _judged(
 def _proven(timeframe: str, fetched_at: datetime | None) -> pl.Expr:
     """Whether a bar of a file that is no dump is known to be closed."""
     if fetched_at is None:
-        return pl.col("ts") < pl.col("ts").max().over("venue", "symbol")
+        return pl.col("ts") < pl.col("last")
     return pl.col("ts") + duration(timeframe) + GRACE[timeframe] <= fetched_at
 
 
-def _left_out(rows: pl.DataFrame, reason: pl.Expr) -> pl.DataFrame:
-    return rows.select(*KEY, "open", "high", "low", "close", "volume", reason.alias("reason")).sort(KEY)
+def _left_out(rows: pl.DataFrame, reason: pl.Expr, *, rejected: bool) -> pl.DataFrame:
+    columns = (*KEY, "open", "high", "low", "close", "volume")
+    return rows.select(*columns, reason.alias("reason"), pl.lit(rejected).alias("rejected"))
 
 
 def _bars(rows: pl.DataFrame, path: Path, timeframe: str, options: BarFileOptions) -> pl.DataFrame:

@@ -1,5 +1,6 @@
 import gzip
 import zipfile
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,23 @@ def only(path: Path, options: BarFileOptions | None = None) -> FileBars:
     parts = list(read_bar_file(path, options))
     assert len(parts) == 1
     return parts[0]
+
+
+def whole(path: Path, options: BarFileOptions | None = None) -> dict[str, FileBars]:
+    """The parts of a file put together, by timeframe."""
+    found: dict[str, FileBars] = {}
+    for part in read_bar_file(path, options):
+        before = found.get(part.timeframe)
+        found[part.timeframe] = (
+            part
+            if before is None
+            else replace(
+                part,
+                frame=pl.concat([before.frame, part.frame]),
+                left_out=pl.concat([before.left_out, part.left_out]),
+            )
+        )
+    return found
 
 
 def dump(path: Path, opens: list[int], header: bool = False) -> Path:
@@ -322,7 +340,7 @@ def test_file_names_tell_what_they_tell(path: str, told: tuple[Any, ...]) -> Non
 
 
 def test_a_real_year_of_quarters_gives_all_bars_but_the_last_of_each_symbol(shared_data: Path) -> None:
-    found = only(shared_data / "ohlcv" / "binance_um_15m_365d.parquet")
+    (found,) = whole(shared_data / "ohlcv" / "binance_um_15m_365d.parquet").values()
     assert (found.frame.height, found.left_out.height) == (280_312, 8)
     assert found.timeframe == "15m"
     assert set(found.frame["venue"]) == {"binance"}
@@ -339,16 +357,16 @@ def test_real_spot_dumps_in_ms_and_us_join_without_hole(shared_data: Path) -> No
 def test_real_minutes_from_dumps_roll_up_to_the_bars_of_another_source(shared_data: Path) -> None:
     truth = shared_data / "ohlcv_truth" / "binance_um_rollup_truth_2026-02.parquet"
     options = BarFileOptions(venue="binance", market_type="linear")
-    hours = next(part for part in read_bar_file(truth, options) if part.timeframe == "1h").frame
+    hours = whole(truth, options)["1h"].frame
     values = ["symbol", "ts", "open", "high", "low", "close", "volume"]
     for base in ("DOT", "LTC", "NEAR"):
         path = shared_data / "ohlcv_raw_binance_vision_1m" / f"{base}USDT-1m-2026-02.csv.gz"
-        rolled = resample(only(path).frame, "1h")
+        rolled = resample(whole(path)["1m"].frame, "1h")
         assert rolled[:-1].select(values).equals(hours.filter(symbol=f"{base}/USDT:USDT").select(values))
 
 
 def test_the_repeated_day_and_the_listing_bar_of_real_bybit_bars_are_sorted_out(shared_data: Path) -> None:
-    found = only(shared_data / "ohlcv" / "bybit_linear_1d_5y.parquet")
+    found = whole(shared_data / "ohlcv" / "bybit_linear_1d_5y.parquet")["1d"]
     assert found.frame.select(pl.struct("symbol", "ts").is_unique().all()).item()
     assert found.frame.height == 85_951 - 42 - 82 - 1
     refused = found.left_out.filter(~pl.col("reason").str.contains("last bar"))
@@ -356,7 +374,7 @@ def test_the_repeated_day_and_the_listing_bar_of_real_bybit_bars_are_sorted_out(
 
 
 def test_real_weekly_bars_are_reported_and_the_rest_of_the_file_is_read(shared_data: Path) -> None:
-    parts = list(read_bar_file(shared_data / "ohlcv" / "bybit_linear_multi_tf_1000bars.parquet"))
-    loaded = {part.timeframe: part.frame.height for part in parts}
+    parts = whole(shared_data / "ohlcv" / "bybit_linear_multi_tf_1000bars.parquet")
+    loaded = {timeframe: part.frame.height for timeframe, part in parts.items()}
     assert loaded == {"5m": 24_976, "1h": 23_430, "1d": 15_670, "30m": 0, "1w": 0}
-    assert sum(part.frame.height + part.left_out.height for part in parts) == 91_309
+    assert sum(part.frame.height + part.left_out.height for part in parts.values()) == 91_309

@@ -23,6 +23,7 @@ from tracker_pipeline.domain.schemas.labels import (
 )
 from tracker_pipeline.domain.schemas.market import (
     BAR_INVALIDATIONS,
+    BAR_QUARANTINE,
     BAR_REVISIONS,
     BARS,
     INSTRUMENTS,
@@ -54,6 +55,7 @@ __all__ = [
     "BAR_COVERAGE",
     "BAR_GAPS",
     "BAR_INVALIDATIONS",
+    "BAR_QUARANTINE",
     "BAR_REVISIONS",
     "CHANNEL_LABELS",
     "DCA_LABELS",
@@ -85,6 +87,7 @@ TABLES: Final[Mapping[str, Table]] = {
         INSTRUMENTS,
         *BARS.values(),
         BAR_REVISIONS,
+        BAR_QUARANTINE,
         BAR_INVALIDATIONS,
         BAR_COVERAGE,
         BAR_GAPS,

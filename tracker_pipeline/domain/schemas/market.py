@@ -37,6 +37,30 @@ BAR_REVISIONS: Final = Table(
     ),
 )
 
+BAR_QUARANTINE: Final = Table(
+    name="market.bar_quarantine",
+    key=("venue", "symbol", "timeframe", "ts", "fingerprint"),
+    time_column="ts",
+    write="merge",
+    description="Bars that a source gave and that are not stored as bars, with the reason, as they came.",
+    columns=(
+        VENUE,
+        SYMBOL,
+        Column("timeframe", T.TEXT, "timeframe of the bar"),
+        _TS,
+        Column("fingerprint", T.TEXT, "hash of values and reason: two versions of a bar stand side by side"),
+        Column("open", T.FLOAT, "as it came; NULL where it is no number", nullable=True),
+        Column("high", T.FLOAT, "as it came; NULL where it is no number", nullable=True),
+        Column("low", T.FLOAT, "as it came; NULL where it is no number", nullable=True),
+        Column("close", T.FLOAT, "as it came; NULL where it is no number", nullable=True),
+        Column("volume", T.FLOAT, "as it came; NULL where it is no number", nullable=True),
+        Column("reason", T.TEXT, "what is wrong with it"),
+        Column("source", T.TEXT, "where it came from", provenance=True),
+        Column("quarantined_at", T.TIME, "when it was first refused", provenance=True),
+        RUN_ID,
+    ),
+)
+
 BAR_INVALIDATIONS: Final = Table(
     name="market.bar_invalidations",
     key=("venue", "symbol", "timeframe", "start_ts", "transaction_id"),
