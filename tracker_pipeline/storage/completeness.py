@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from typing import Final
 
-from tracker_pipeline.domain.schemas import BARS, ML_FEATURES_15M, WHALE_BALANCE_SNAPSHOTS
+from tracker_pipeline.domain.schemas import ML_FEATURES_15M, WHALE_BALANCE_SNAPSHOTS
 from tracker_pipeline.storage.database import Connection
 
 _DAY: Final = timedelta(days=1)
@@ -44,9 +44,10 @@ WHERE a.network = %(network)s AND a.status = 'no_baseline'
 ORDER BY 1
 """
 
-# A symbol is expected from the day after its first stored bar on, so that a coin that joins the universe asks for no
-# history: that is a backfill's decision. A day whose coverage was recorded when it was over is not asked for again:
-# what it lacks is empty, an outage, or in market.bar_gaps, which has times of its own for asking.
+# A day is whole once its coverage was judged over all of it: 96 quarters of an hour and the daily bar were expected
+# of some symbol, and each tracked symbol was judged. Bars that coverage found missing are for the healing of gaps,
+# which has a pace of its own. A symbol is expected from the day after its first stored bar on, so that a coin that
+# joins the universe asks for no history: that is a backfill's decision; nor is it expected while it was not listed.
 _INCOMPLETE_DAYS: Final = """
 WITH tracked AS (
     SELECT i.venue, i.symbol, first.ts AS first_ts
@@ -56,30 +57,27 @@ WITH tracked AS (
     WHERE i.venue = %(venue)s AND i.market_type = %(market_type)s AND i.listed_to IS NULL
 ), days AS (
     SELECT d::date AS day FROM generate_series(%(start)s::date, %(last)s::date, interval '1 day') d
-), counted AS (
-    SELECT symbol, (ts AT TIME ZONE 'UTC')::date AS day, count(*) AS bars
-    FROM market.ohlc_15m
-    WHERE venue = %(venue)s AND ts >= %(start)s::date AND ts < %(last)s::date + 1
-    GROUP BY 1, 2
-), daily AS (
-    SELECT symbol, (ts AT TIME ZONE 'UTC')::date AS day FROM market.ohlc_1d
-    WHERE venue = %(venue)s AND ts >= %(start)s::date AND ts < %(last)s::date + 1
+), judged AS (
+    SELECT symbol, timeframe, (day AT TIME ZONE 'UTC')::date AS day, expected
+    FROM market.bar_coverage
+    WHERE venue = %(venue)s AND timeframe IN ('15m', '1d')
+      AND day >= (%(start)s::date::timestamp AT TIME ZONE 'UTC')
+      AND day <= (%(last)s::date::timestamp AT TIME ZONE 'UTC')
+), whole AS (
+    SELECT day FROM judged GROUP BY day
+    HAVING max(expected) FILTER (WHERE timeframe = '15m') = 96
+       AND max(expected) FILTER (WHERE timeframe = '1d') = 1
 )
 SELECT day, count(*) AS symbols
 FROM days
 CROSS JOIN tracked t
-LEFT JOIN counted c USING (symbol, day)
-LEFT JOIN daily USING (symbol, day)
+LEFT JOIN (SELECT symbol, day, timeframe FROM judged WHERE timeframe = '15m') j USING (symbol, day)
 WHERE day > (t.first_ts AT TIME ZONE 'UTC')::date
-  AND (coalesce(c.bars, 0) < 96 OR daily.day IS NULL)
-  AND NOT EXISTS (SELECT FROM market.bar_coverage v
-                  WHERE v.venue = t.venue AND v.symbol = t.symbol AND v.day = days.day AND v.timeframe = '1d')
-  AND EXISTS (SELECT FROM market.listing_intervals l
-              WHERE l.venue = t.venue AND l.symbol = t.symbol
-                AND (l.listed_from IS NULL OR l.listed_from <= days.day)
-                AND (l.listed_to IS NULL OR l.listed_to > days.day))
-  AND NOT EXISTS (SELECT FROM archive.batches b
-                  WHERE b.table_name = %(bars)s AND b.state = 'live' AND b.data_day = days.day)
+  AND (j.timeframe IS NULL OR day NOT IN (SELECT day FROM whole))
+  AND NOT EXISTS (SELECT FROM market.listing_intervals l
+                  WHERE l.venue = t.venue AND l.symbol = t.symbol
+                  HAVING count(*) > 0 AND NOT bool_or((l.listed_from IS NULL OR l.listed_from <= days.day)
+                                                      AND (l.listed_to IS NULL OR l.listed_to > days.day)))
 GROUP BY day ORDER BY day
 """
 
@@ -132,14 +130,8 @@ def first_hour(connection: Connection, network: str) -> datetime | None:
 def incomplete_days(
     connection: Connection, venue: str, market_type: str, start: date, last: date
 ) -> dict[date, int]:
-    """Days of [start, last] on which bars of tracked symbols are missing, with the number of such symbols."""
-    values = {
-        "venue": venue,
-        "market_type": market_type,
-        "start": start,
-        "last": last,
-        "bars": BARS["15m"].name,
-    }
+    """Days of [start, last] whose coverage was not judged over all of the day, and how many symbols that concerns."""
+    values = {"venue": venue, "market_type": market_type, "start": start, "last": last}
     return dict(connection.execute(_INCOMPLETE_DAYS, values).fetchall())
 
 

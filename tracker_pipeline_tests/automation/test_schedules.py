@@ -57,7 +57,7 @@ def store(table: schemas.Table, frame: pl.DataFrame) -> None:
 
 
 def store_days(first: date, last: date, *, without: tuple[date, ...] = ()) -> None:
-    """A tracked symbol with every 15m bar and daily bar of the days."""
+    """A tracked symbol with every 15m bar and daily bar of the days, and their coverage."""
     instrument = {
         "venue": "bybit", "symbol": "BTC/USDT", "base": "BTC", "quote": "USDT", "native_symbol": "BTCUSDT",
         "market_type": "spot", "tier": "large_cap",
@@ -70,6 +70,16 @@ def store_days(first: date, last: date, *, without: tuple[date, ...] = ()) -> No
     kept = ~pl.col("ts").dt.date().is_in(list(without))
     store(schemas.BARS["15m"], fine.filter(kept))
     store(schemas.BARS["1d"], daily.filter(kept))
+    days = [start + i * DAY for i in range(count) if (start + i * DAY).date() not in without]
+    judged = [
+        {
+            "venue": "bybit", "symbol": "BTC/USDT", "timeframe": timeframe, "day": day, "expected": bars_a_day,
+            "present": bars_a_day, "empty": 0, "outage": 0, "missing": 0,
+        }
+        for day in days
+        for timeframe, bars_a_day in (("15m", 96), ("1d", 1))
+    ]  # fmt: skip
+    store(schemas.BAR_COVERAGE, pl.DataFrame(judged))
 
 
 def store_features(first: date, last: date) -> None:
@@ -77,7 +87,8 @@ def store_features(first: date, last: date) -> None:
     rows = [
         {
             "batch_id": f"{day}", "table_name": "features.ml_features_15m", "data_day": day, "path": f"{day}",
-            "rows": 96, "bytes": 1, "sha256": "", "content_hash": "", "schema": "{}", "state": "live",
+            "rows": 96, "bytes": 1, "sha256": "", "content_hash": "", "column_hashes": "{}", "schema": "{}",
+            "state": "live",
             "max_ts": datetime.combine(day, datetime.max.time(), UTC), "created_at": TICK, "verified_at": TICK,
             "run_id": "r",
         }
@@ -159,6 +170,32 @@ def test_one_tick_after_a_stop_asks_for_every_day_that_is_not_whole(own_database
     assert asked == [("2026-02-24", "2026-02-25"), ("2026-03-02", "2026-03-02")]
 
 
+@pytest.mark.parametrize("change", ["expected = 95, present = 95", "symbol = 'ETH/USDT'"])
+def test_a_day_counts_as_whole_only_when_its_coverage_says_so(own_database, instance, change):
+    store_days(date(2026, 2, 25), date(2026, 3, 1))
+    store_features(date(2026, 2, 25), date(2026, 3, 1))
+    assert ranges(ask("market_hourly", instance)) == [("2026-03-02", "2026-03-02")]
+    with connect() as connection:
+        connection.execute(
+            f"UPDATE market.bar_coverage SET {change} WHERE day = '2026-02-27' AND timeframe = '15m'"
+        )
+    assert ranges(ask("market_hourly", instance)) == [
+        ("2026-02-27", "2026-02-27"),
+        ("2026-03-02", "2026-03-02"),
+    ]
+
+
+def test_bars_that_coverage_found_missing_are_left_to_the_healing_of_gaps(own_database, instance):
+    store_days(date(2026, 2, 25), date(2026, 3, 1))
+    store_features(date(2026, 2, 25), date(2026, 3, 1))
+    with connect() as connection:
+        connection.execute(
+            "UPDATE market.bar_coverage SET present = 90, missing = 6"
+            " WHERE day = '2026-02-27' AND timeframe = '15m'"
+        )
+    assert ranges(ask("market_hourly", instance)) == [("2026-03-02", "2026-03-02")]
+
+
 def test_a_day_without_features_is_not_whole(own_database, instance):
     store_days(date(2026, 2, 27), date(2026, 3, 1))
     store_features(date(2026, 2, 27), date(2026, 2, 28))
@@ -214,7 +251,7 @@ def test_a_week_that_was_missed_is_trained_with_the_last_one(instance):
 def test_the_archive_asks_for_all_days_that_left_the_hot_window_however_old(own_database, instance):
     for day in (datetime(2024, 5, 1, tzinfo=UTC), datetime(2025, 2, 28, tzinfo=UTC), TICK - DAY):
         store(schemas.BARS["15m"], bars(start=day.replace(hour=0, minute=0), count=96 * 2))
-    requests = ask("archive_daily", instance)
+    requests = ask("archive_hourly", instance)
     assert ranges(requests) == [("2024-05-01", "2024-05-02"), ("2025-02-28", "2025-03-01")]
     assert {key.to_user_string() for r in requests for key in r.asset_selection} == {
         "archive/market/ohlc_15m"
