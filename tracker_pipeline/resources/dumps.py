@@ -102,8 +102,8 @@ class DumpSource:
             chosen = _chosen(files, first, stop)
             begin, finish = self._covered(chosen, first, stop, now)
             for file in chosen:
-                with self._archive.opened(file) as path:
-                    rows = collect(open_bar_file(path).rows, path)
+                with self._archive.opened(file) as path, open_bar_file(path) as raw:
+                    rows = collect(raw.rows, path)
                 found = rows.filter(pl.col("ts").is_between(begin, finish, closed="left"))
                 identity = {"venue": self.venue, "symbol": symbol, "timeframe": timeframe}
                 frame.extend(bar_frame(found, **identity, source=_SOURCE, fetched_at=now))
