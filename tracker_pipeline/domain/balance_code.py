@@ -1,4 +1,4 @@
-"""Own EVM code that reads many balances in one call: 20 bytes in and 32 out for each, instead of 224 and 160.
+"""Own EVM code that reads many balances in one call: 20 bytes in and 32 out for each, instead of 164 and 160.
 
 What belongs here: the programs, their input and what their output means. What does not: nodes that run them
 (`resources.balance_ways`), the contract that serves where a node runs no code of ours (`multicall`).

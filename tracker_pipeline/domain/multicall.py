@@ -21,6 +21,7 @@ ReadStatus = Literal["ok", "reverted", "empty_return", "decode_error"]
 
 _WORD: Final = 32
 _ADDRESS: Final = 20
+_PADDING: Final = 28  # behind a selector and an argument, up to a whole word
 
 
 class Call(NamedTuple):
@@ -79,29 +80,41 @@ def encode_aggregate3(calls: Sequence[Call]) -> bytes:
 
 
 def encode_reads(
-    first: Sequence[Call], contract: bytes, selector: bytes, addresses: Sequence[bytes]
+    first: Sequence[Call],
+    contract: bytes,
+    selector: bytes,
+    addresses: Sequence[bytes],
+    *,
+    lenient: bool = False,
 ) -> bytes:
-    """Return what `encode_aggregate3` makes of `first` and then one call of a function for each address.
+    """Return calldata of `aggregate3` that makes the calls `first` and then one of a function for each address.
 
-    The calls for addresses differ in 20 bytes, so that what stands between them is made once: 0.05 ms for 1,000.
+    The ABI finds each call by its offset and asks for no alignment, so the 28 bytes that pad a call's data are left
+    out: 196 bytes for each balance instead of 224. The calls for addresses differ in 20 bytes, so that what stands
+    between them is made once: 0.05 ms for 1,000.
 
     Args:
         first: any calls.
         contract: 20 bytes, whose function is called.
         selector: 4 bytes, of a function that takes an address.
         addresses: 20 bytes each.
+        lenient: whether the function passes over bytes behind its argument, as Multicall3's own do. The word that
+            says where the data is then says as well how long it is, 64 bytes that reach into the next call: 164
+            bytes for each balance, which a node takes in a fifth faster.
     """
     tuples = [_call_head(call.target) + _padded(call.data) for call in first]
-    whole = _call_head(contract) + _padded(selector + bytes(_WORD))
-    at = len(whole) - _ADDRESS - (-(len(selector) + _WORD) % _WORD)  # where the address stands
-    before, after = whole[:at], whole[at + _ADDRESS :]
-    size = len(first) + len(addresses)
+    if lenient:
+        head = contract.rjust(_WORD, b"\0") + _word(1) + _word(2 * _WORD)
+    else:
+        head = _call_head(contract) + _word(len(selector) + _WORD)
+    before = head + selector + bytes(_WORD - _ADDRESS)
+    size, step = len(first) + len(addresses), len(before) + _ADDRESS
     offsets, offset = [], _WORD * size
     for encoded in tuples:
         offsets.append(offset)
         offset += len(encoded)
-    offsets.extend(range(offset, offset + len(whole) * len(addresses), len(whole)))
-    uniform = before + (after + before).join(addresses) + after if addresses else b""
+    offsets.extend(range(offset, offset + step * len(addresses), step))
+    uniform = before + before.join(addresses) + bytes(_PADDING) if addresses else b""
     return b"".join((AGGREGATE3, _word(_WORD), _word(size), *map(_word, offsets), *tuples, uniform))
 
 

@@ -164,7 +164,8 @@ class BalanceWays:
         attestation = multicall.block_attestation(self._multicall3, block.number)
         target = self._multicall3 if chunk.token is None else chunk.token
         function = multicall.GET_ETH_BALANCE if chunk.token is None else multicall.BALANCE_OF
-        data = multicall.encode_reads(attestation, target, function, _raw(chunk.addresses))
+        own = chunk.token is None
+        data = multicall.encode_reads(attestation, target, function, _raw(chunk.addresses), lenient=own)
         reads = self._decoded(node, self._ask(node, data, block), len(attestation) + len(chunk.addresses))
         said = Attestation(*(read or 0 for read in reads.numbers[: len(attestation)]))
         _require_pinned(node, said, block)

@@ -6,7 +6,6 @@ endpoint is asked next (`chain.py`).
 URLs carry keys. No message holds more of one than scheme, host and port.
 """
 
-import json
 import logging
 import re
 from datetime import timedelta
@@ -14,6 +13,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import httpx
+import orjson
 import stamina
 
 from tracker_pipeline.resources.errors import PermanentError, PipelineError, TransientError
@@ -23,6 +23,7 @@ logging.getLogger("httpx").setLevel(logging.WARNING)
 
 Json = Any
 
+_HEADERS: Final = {"Content-Type": "application/json"}
 _TRIES: Final = 3
 _FIRST_WAIT: Final = timedelta(seconds=0.25)
 _LONGEST_WAIT: Final = timedelta(seconds=5)
@@ -125,7 +126,7 @@ class Endpoint:
         request = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
         # The causes are left out on purpose: their texts may hold the URL.
         try:
-            response = self._http.post(self._url, json=request)
+            response = self._http.post(self._url, content=orjson.dumps(request), headers=_HEADERS)
         except (httpx.ReadTimeout, httpx.WriteTimeout):
             kind = TooMuchError if method in ("eth_call", "eth_getLogs") else TransientError
             raise kind(f"{self.name} did not answer {method} in time; try again later") from None
@@ -196,7 +197,7 @@ def shown(url: str) -> str:
 def _object(response: httpx.Response) -> dict[str, Json]:
     """The JSON object of an answer, empty where it is something else, such as a page of HTML."""
     try:
-        answer = json.loads(response.content)
+        answer = orjson.loads(response.content)
     except ValueError:
         return {}
     return answer if isinstance(answer, dict) else {}
