@@ -102,7 +102,7 @@ def test_a_reader_that_does_not_end_delays_the_drop_and_loses_nothing(three_days
     monkeypatch.setattr(partition_mode, "_LOCK_TRIES", 2)
     with psycopg.connect(_url()) as reader:
         reader.execute("SELECT count(*) FROM market.ohlc_15m")
-        with pytest.raises(TransientError, match="readers of .* do not end"):
+        with pytest.raises(TransientError, match=r"readers of .* do not end"):
             move_day(TABLE, DAY, cut=AFTER, run_id="r")
     assert lake_files() == []
     assert move_day(TABLE, DAY, cut=AFTER, run_id="r").rows_moved == 96
