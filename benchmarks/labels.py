@@ -1,14 +1,14 @@
 """Labels of every bar taken as a setup: 90 symbols x 180 days, target 2 %, stop 1 %, entry at the next open.
 
-Run: python benchmarks/labels.py
+Run: .venv/bin/python -m benchmarks.labels
 """
 
 import sys
 
 import numba
 import numpy as np
-from market import BARS, SYMBOLS, bars, medians, verdict
 
+from benchmarks.market import BARS, SYMBOLS, bars, medians, verdict
 from tracker_pipeline.domain.barriers import Barriers
 
 TARGET, STOP = 1.02, 0.99

@@ -2,7 +2,7 @@
 
 import ctypes
 import gc
-import os
+import multiprocessing
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,20 +14,20 @@ def _status(name: str) -> float:
     raise LookupError(name)
 
 
-def growth_mb(run: Callable[[], object]) -> float:
-    """By how much the process grows while `run` runs, in a child that has what the parent has and nothing freed."""
-    read, written = os.pipe()
-    child = os.fork()
-    if not child:
-        gc.collect()
-        ctypes.CDLL(None).malloc_trim(0)  # memory freed before would hide what is taken now
-        Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts from here
-        before = _status("VmRSS")
-        run()
-        os.write(written, f"{_status('VmHWM') - before}".encode())
-        os._exit(0)
-    os.close(written)
-    with os.fdopen(read) as answer:
-        grown = float(answer.read())
-    os.waitpid(child, 0)
-    return grown
+def _measured(prepare: Callable[[], Callable[[], object]]) -> float:
+    run = prepare()
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # memory freed before would hide what is taken now
+    Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts from here
+    before = _status("VmRSS")
+    run()
+    return _status("VmHWM") - before
+
+
+def growth_mb(prepare: Callable[[], Callable[[], object]]) -> float:
+    """By how much a fresh process grows while it runs what `prepare` returns, beyond what `prepare` itself took.
+
+    A forked one would not do: the threads of Polars are not there after a fork.
+    """
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_measured, (prepare,))

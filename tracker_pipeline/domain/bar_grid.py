@@ -58,7 +58,9 @@ def known_bars(
     _require_columns(bars, [*key, "ts", *columns])
     step = duration(timeframe)
     has_availability = "available_at" in bars.columns
-    bars = bars.with_columns(_aware(bars, "ts"), pl.col(*columns).cast(pl.Float64)).with_columns(
+    bars = bars.with_columns(
+        _aware(bars, "ts"), *(pl.col(name).cast(pl.Float64) for name in columns)
+    ).with_columns(
         _aware(bars, "available_at")
         if has_availability
         else (pl.col("ts") + step + GRACE[timeframe]).alias("available_at")

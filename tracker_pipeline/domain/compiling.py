@@ -19,6 +19,18 @@ warnings.filterwarnings("ignore", category=numba.NumbaExperimentalFeatureWarning
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
+# All modules whose functions or constants are in compiled code.
+SOURCES: Final = (
+    "compiling",
+    "feature_catalogue",
+    "feature_days",
+    "feature_formulas",
+    "feature_kernel",
+    "feature_values",
+    "feature_windows",
+)
+
+
 def _kept_code() -> Path | None:
     """Folder of the code compiled from these sources; None where nothing can be written.
 
@@ -26,7 +38,7 @@ def _kept_code() -> Path | None:
     modules in it: a folder for each state of the sources never serves what was compiled from another one.
     """
     here = Path(__file__).parent
-    sources = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(here.glob("*.py"))))
+    sources = hashlib.sha256(b"".join((here / f"{name}.py").read_bytes() for name in SOURCES))
     folder = here / "__pycache__" / f"compiled-{sources.hexdigest()[:16]}"
     try:
         folder.mkdir(parents=True, exist_ok=True)

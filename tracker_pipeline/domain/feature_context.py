@@ -202,21 +202,20 @@ class DayFeatures:
         judged = self._own(np.where(few, 0.0, correlation), window_count(own, days) < _PAIRS, days)
         return self._against(judged, few)
 
-    def fill(self, table: FeatureTable, days: IntArray, count: IntArray, known_us: IntArray) -> None:
+    def fill(self, table: FeatureTable, days: IntArray, day_of_row: IntArray, known_us: IntArray) -> None:
         """Put the features of rows into a table, without what the rows could not know yet.
 
         Args:
             table: where.
             days: positions of the days of the rows.
-            count: how many rows each of the days has.
+            day_of_row: which of those days each row is in.
             known_us: for each row, when it is known, microseconds since 1970.
         """
         for name, values in self._features.items():
-            table.put_by_day(name, values, days, count)
+            table.put_by_day(name, Values(values.values[days], values.reasons[days]), day_of_row)
         newest_us = self._reference.available_us[self._rows[days]]  # of the BTC bars that each day may use
-        earliest_us = np.minimum.reduceat(known_us, np.cumsum(count) - count)
-        if (newest_us > earliest_us).any():
-            unseen = np.repeat(newest_us, count) > known_us
+        unseen = newest_us[day_of_row] > known_us
+        if unseen.any():
             for name in _OF_REFERENCE:
                 table.withhold(name, unseen, Reason.NO_REFERENCE)
 

@@ -6,7 +6,7 @@ a series' own 15m bars (`feature_formulas.py`) and of whole days (`feature_conte
 A bar of another series is seen by a row only if it was available when the row was.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 import polars as pl
 
-from tracker_pipeline.domain.bar_grid import SERIES, known_bars
+from tracker_pipeline.domain.bar_grid import SERIES, known_bars, series_starts
 from tracker_pipeline.domain.feature_table import FeatureTable
 from tracker_pipeline.domain.feature_values import Reason
 from tracker_pipeline.domain.timeframes import duration
@@ -46,45 +46,12 @@ class Surroundings:
     regimes: pl.DataFrame | None = None
     tiers: Mapping[str, str] | None = None
 
-    def known(self, as_of: datetime | None) -> "Surroundings":
-        """Checked, and without what was known later than `as_of`.
-
-        Raises:
-            ValueError: bars are malformed, or those of the reference are of several series.
-        """
-        reference, fine, regimes = self.reference_15m, self.fine_bars, self.regimes
-        if reference is not None:
-            reference = _with_revision(
-                one_series(reference).pipe(known_bars, "15m", columns=("close",), key=(), as_of=as_of)
-            )
-        if fine is not None:
-            fine = _with_revision(known_bars(fine, "5m", columns=("close",), as_of=as_of))
-        if regimes is not None and as_of is not None:
-            regimes = regimes.filter(pl.col("available_at") <= as_of)
-        return replace(self, reference_15m=reference, fine_bars=fine, regimes=regimes)
-
     def of_venue(self, venue: str) -> "Surroundings":
         """What lies beside the bars of one venue."""
         own = pl.col("venue") == venue
         frames = (self.reference_15m, self.fine_bars, self.regimes)
         reference, fine, regimes = (None if frame is None else frame.filter(own) for frame in frames)
         return replace(self, reference_15m=reference, fine_bars=fine, regimes=regimes)
-
-    def fill(self, table: FeatureTable, rows: pl.DataFrame) -> IntArray:
-        """Put the features into a table; return how often the bars they come from were corrected.
-
-        Args:
-            table: where.
-            rows: venue, symbol, ts, available_at and close of the rows' bars, sorted by series and time.
-        """
-        known_us = rows["available_at"].to_physical().to_numpy()
-        corrections = _fill_reference(
-            table, self.reference_15m, rows["ts"].to_physical().to_numpy(), known_us
-        )
-        corrections += _fill_fine(table, self.fine_bars, rows, known_us)
-        _fill_regime(table, self.regimes, rows)
-        _fill_tier(table, self.tiers, rows)
-        return corrections
 
 
 NOTHING: Final = Surroundings()
@@ -98,109 +65,161 @@ def one_series(bars: pl.DataFrame) -> pl.DataFrame:
     return bars
 
 
-def _with_revision(bars: pl.DataFrame) -> pl.DataFrame:
-    return bars if "revision" in bars.columns else bars.with_columns(revision=pl.lit(1, pl.Int64))
-
-
 @dataclass(frozen=True)
 class _Line:
-    """One series laid on its grid: close, correction and availability by slot."""
+    """Figures of one series by slot of 15m, and since when each is known; one slot more, empty, stands for the rest.
+
+    Attributes:
+        first: slot of the first place.
+        value: the figure, NaN or 0 where there is none.
+        corrections: revisions beyond the first.
+        known_us: microseconds since 1970.
+    """
 
     first: int
-    close: FloatArray
+    value: FloatArray
     corrections: IntArray
     known_us: IntArray
 
     @classmethod
-    def of(cls, bars: pl.DataFrame) -> "_Line":
-        slot = bars["ts"].to_physical().to_numpy() // _BAR_US
+    def of(cls, slot: IntArray, value: FloatArray, known_us: IntArray, revision: IntArray) -> "_Line":
         first, size = (int(slot[0]), int(slot[-1] - slot[0]) + 1) if len(slot) else (0, 0)
-        # One slot more, always empty, stands for all that lies outside.
         line = cls(
             first, np.full(size + 1, np.nan), np.zeros(size + 1, np.int64), np.zeros(size + 1, np.int64)
         )
-        line.close[slot - first] = bars["close"].to_numpy()
-        line.corrections[slot - first] = bars["revision"].cast(pl.Int64).to_numpy() - 1
-        line.known_us[slot - first] = bars["available_at"].to_physical().to_numpy()
+        place = slot - first
+        line.value[place], line.corrections[place], line.known_us[place] = value, revision - 1, known_us
         return line
 
-    def places(self, slots: IntArray) -> IntArray:
-        """Where bars of these slots are."""
-        outside, place = len(self.close) - 1, slots - self.first
-        return np.where((place >= 0) & (place < outside), place, outside)
+    def at(self, slots: IntArray) -> IntArray:
+        """Where these slots are."""
+        outside, place = len(self.value) - 1, slots - self.first
+        place[(place < 0) | (place >= outside)] = outside
+        return place
+
+    def seen(self, slots: IntArray, known_us: IntArray) -> tuple[FloatArray, IntArray]:
+        """The figures at some slots, NaN where they were known later than given, and their corrections."""
+        place = self.at(slots)
+        value = self.value[place]
+        value[self.known_us[place] > known_us] = np.nan
+        return value, self.corrections[place]
+
+    def change(self, bars: int) -> "_Line":
+        """Change over a number of bars in percent, known when both ends are; with the corrections of the first."""
+        before = self.at(np.arange(len(self.value)) + self.first - bars)
+        value = 100.0 * (self.value / self.value[before] - 1.0)
+        known_us = np.maximum(self.known_us, self.known_us[before])
+        return _Line(self.first, value, self.corrections[before], known_us)
 
 
-def _fill_reference(
-    table: FeatureTable, reference: pl.DataFrame | None, ts_us: IntArray, known_us: IntArray
-) -> IntArray:
-    """Changes of BTC up to the bar of the same time."""
-    corrections = np.zeros(len(ts_us), np.int64)
-    if reference is None or not reference.height:
-        for name in _CHANGES:
-            table.put(name, np.full(len(ts_us), np.nan), np.ones(len(ts_us), np.bool_), Reason.NO_REFERENCE)
+def _lines(bars: pl.DataFrame, value: FloatArray, keys: Sequence[str]) -> dict[tuple[object, ...], _Line]:
+    """A line for each series of bars sorted by series and time."""
+    slot = bars["ts"].to_physical().to_numpy() // _BAR_US
+    known_us = bars["available_at"].to_physical().to_numpy()
+    one = np.ones(bars.height, np.int64)
+    revision = bars["revision"].cast(pl.Int64).to_numpy() if "revision" in bars.columns else one
+    starts = series_starts(bars, keys) if keys else np.zeros(min(1, bars.height), np.int64)
+    names = bars.select(keys)[starts].rows() if keys else [()] * len(starts)
+    ends = np.append(starts[1:], bars.height)
+    return {
+        name: _Line.of(slot[first:end], value[first:end], known_us[first:end], revision[first:end])
+        for name, first, end in zip(names, starts, ends, strict=True)
+    }
+
+
+# Name, first row and end of the rows that look at one line.
+_Group = tuple[tuple[object, ...], int, int]
+_EMPTY: Final = _Line(0, np.full(1, np.nan), np.zeros(1, np.int64), np.zeros(1, np.int64))
+
+
+class Beside:
+    """Surroundings laid out for the rows of some bars.
+
+    Args:
+        surroundings: what was given.
+        as_of: moment of knowledge; None knows everything given.
+
+    Raises:
+        ValueError: bars are malformed, or those of the reference are of several series.
+    """
+
+    def __init__(self, surroundings: Surroundings, as_of: datetime | None) -> None:
+        given = surroundings
+        reference = _EMPTY
+        if given.reference_15m is not None and given.reference_15m.height:
+            bars = one_series(given.reference_15m).pipe(
+                known_bars, "15m", columns=("close",), key=(), as_of=as_of
+            )
+            reference = _lines(bars, bars["close"].to_numpy(), ()).get((), _EMPTY)
+        self._reference = reference
+        self._changes = {name: reference.change(bars) for name, bars in _CHANGES.items()}
+        self._fine: dict[tuple[object, ...], _Line] = {}
+        if given.fine_bars is not None and given.fine_bars.height:
+            bars = known_bars(given.fine_bars, "5m", columns=("close",), as_of=as_of)
+            bars = bars.filter(pl.col("ts").dt.minute() % 15 == _SECOND // timedelta(minutes=1))
+            self._fine = _lines(bars, bars["close"].to_numpy(), SERIES)
+        self._verdicts = pl.DataFrame(schema={"trend": pl.String, "stress": pl.String})
+        self._regimes: dict[tuple[object, ...], _Line] = {}
+        if given.regimes is not None and given.regimes.height:
+            self._judge(known_bars(given.regimes, "15m", columns=(), key=("venue",), as_of=as_of))
+        self._tiers = dict(given.tiers or {})
+
+    def _judge(self, regimes: pl.DataFrame) -> None:
+        """Number the pairs of verdicts, so that a row's is a number on a line."""
+        pairs = regimes.select("trend", "stress")
+        self._verdicts = pairs.unique().sort(pl.all())
+        number = pairs.join(
+            self._verdicts.with_row_index("number"), on=["trend", "stress"], maintain_order="left"
+        )["number"]
+        self._regimes = _lines(regimes, number.cast(pl.Float64).to_numpy(), ("venue",))
+
+    def fill(self, table: FeatureTable, rows: pl.DataFrame, starts: IntArray) -> IntArray:
+        """Put the features into a table; return how often the bars they come from were corrected.
+
+        Args:
+            table: where.
+            rows: venue, symbol, ts, available_at and close of the rows' bars, sorted by series and time.
+            starts: the first row of each series.
+        """
+        names = rows.select(SERIES)[starts].rows()
+        series = list(zip(names, starts, np.append(starts[1:], rows.height), strict=True))
+        of_venue = [(name[:1], first, end) for name, first, end in series]
+        slots = rows["ts"].to_physical().to_numpy() // _BAR_US
+        known_us = rows["available_at"].to_physical().to_numpy()
+        corrections = self._fill_reference(table, slots, known_us)
+        before, corrected = _of_groups(self._fine, series, slots, known_us)
+        change = 100.0 * (rows["close"].to_numpy() / before - 1.0)
+        table.put("ret_5m", change, ~np.isfinite(change), Reason.NO_FINE_BARS)
+        number, _ = _of_groups(self._regimes, of_venue, slots, known_us)
+        verdict = pl.Series(number, nan_to_null=True).cast(pl.UInt32)
+        table.put_text("regime_trend", self._verdicts["trend"].gather(verdict), Reason.NO_REGIME)
+        table.put_text("regime_stress", self._verdicts["stress"].gather(verdict), Reason.NO_REGIME)
+        self._fill_tier(table, series)
+        return corrections + corrected
+
+    def _fill_reference(self, table: FeatureTable, slots: IntArray, known_us: IntArray) -> IntArray:
+        """Changes of BTC up to the bar of the same time."""
+        _, corrections = self._reference.seen(slots, known_us)
+        for name, line in self._changes.items():
+            values, of_first = line.seen(slots, known_us)
+            table.put(name, values, ~np.isfinite(values), Reason.NO_REFERENCE)
+            corrections += of_first
         return corrections
-    line, slots = _Line.of(reference), ts_us // _BAR_US
-    now = line.places(slots)
-    corrections += line.corrections[now]
-    for name, bars in _CHANGES.items():
-        before = line.places(slots - bars)
-        values = 100.0 * (line.close[now] / line.close[before] - 1.0)
-        unseen = (line.known_us[now] > known_us) | (line.known_us[before] > known_us)
-        table.put(name, values, ~np.isfinite(values) | unseen, Reason.NO_REFERENCE)
-        corrections += line.corrections[before]
-    return corrections
+
+    def _fill_tier(self, table: FeatureTable, series: Sequence[_Group]) -> None:
+        """The tier of the coin."""
+        tiers = [self._tiers.get(str(symbol).split("/")[0]) for (_, symbol), _, _ in series]
+        of_row = np.repeat(np.arange(len(tiers)), [end - first for _, first, end in series])
+        table.put_text("tier", pl.Series(tiers, dtype=pl.String).gather(of_row), Reason.NO_TIER)
 
 
-def _fill_fine(
-    table: FeatureTable, fine: pl.DataFrame | None, rows: pl.DataFrame, known_us: IntArray
-) -> IntArray:
-    """The change over the last five minutes of the bar."""
-    if fine is None or not fine.height:
-        nothing = np.full(rows.height, np.nan)
-        table.put("ret_5m", nothing, np.ones(rows.height, np.bool_), Reason.NO_FINE_BARS)
-        return np.zeros(rows.height, np.int64)
-    found = rows.select(*SERIES, "ts").join(
-        fine.select(
-            *SERIES,
-            pl.col("ts") - _SECOND,
-            before="close",
-            corrections=pl.col("revision").cast(pl.Int64) - 1,
-            known="available_at",
-        ),
-        on=[*SERIES, "ts"],
-        how="left",
-        maintain_order="left",
-    )
-    values = 100.0 * (rows["close"].to_numpy() / found["before"].fill_null(np.nan).to_numpy() - 1.0)
-    unseen = found["known"].to_physical().fill_null(0).to_numpy() > known_us
-    table.put("ret_5m", values, ~np.isfinite(values) | unseen, Reason.NO_FINE_BARS)
-    return found["corrections"].fill_null(0).to_numpy().copy()
-
-
-def _fill_regime(table: FeatureTable, regimes: pl.DataFrame | None, rows: pl.DataFrame) -> None:
-    """The verdicts on the market at the same bar, if they were known when the row was."""
-    names = {"regime_trend": "trend", "regime_stress": "stress"}
-    if regimes is None or not regimes.height:
-        found = pl.DataFrame(
-            {name: pl.repeat(None, rows.height, dtype=pl.String, eager=True) for name in names}
-        )
-    else:
-        judged = regimes.select("venue", "ts", *names.values(), judged_at="available_at")
-        found = rows.select("venue", "ts", "available_at").join(
-            judged, on=["venue", "ts"], how="left", maintain_order="left"
-        )
-        seen = pl.col("judged_at") <= pl.col("available_at")
-        found = found.select(pl.when(seen).then(verdict).alias(name) for name, verdict in names.items())
-    for name in names:
-        table.put_text(name, found[name], Reason.NO_REGIME)
-
-
-def _fill_tier(table: FeatureTable, tiers: Mapping[str, str] | None, rows: pl.DataFrame) -> None:
-    """The tier of the coin, looked up once per symbol."""
-    symbols = rows.select("symbol").unique()
-    base = pl.col("symbol").str.split("/").list.first()
-    of_symbol = symbols.with_columns(
-        tier=base.replace_strict(dict(tiers or {}), default=None, return_dtype=pl.String)
-    )
-    found = rows.select("symbol").join(of_symbol, on="symbol", how="left", maintain_order="left")
-    table.put_text("tier", found["tier"], Reason.NO_TIER)
+def _of_groups(
+    lines: Mapping[tuple[object, ...], _Line], groups: Sequence[_Group], slots: IntArray, known_us: IntArray
+) -> tuple[FloatArray, IntArray]:
+    """What each row sees on the line of its group, and how often that was corrected."""
+    value, corrections = np.full(len(slots), np.nan), np.zeros(len(slots), np.int64)
+    for name, first, end in groups:
+        if name in lines:
+            part = slice(first, end)
+            value[part], corrections[part] = lines[name].seen(slots[part], known_us[part])
+    return value, corrections

@@ -60,19 +60,17 @@ class FeatureTable:
         if values.null_count():
             self._note(name, np.where(values.is_null(), reason, Reason.NONE).astype(np.uint8))
 
-    def put_by_day(self, name: str, values: Values, days: IntArray, count: IntArray) -> None:
+    def put_by_day(self, name: str, values: Values, day_of_row: IntArray) -> None:
         """Fill in a feature that is the same all day.
 
         Args:
             name: the feature.
-            values: of all days.
-            days: positions of the days that have rows.
-            count: how many.
+            values: of some days.
+            day_of_row: which of them each row is in.
         """
-        self._matrix[_ROWS[name]] = np.repeat(rounded(values.values[days]), count)
-        reasons = values.reasons[days]
-        if reasons.any():
-            self._note(name, np.repeat(reasons, count))
+        self.put_by_slot(name, values.values, day_of_row)
+        if values.reasons.any():
+            self._note(name, values.reasons[day_of_row])
 
     def put_by_slot(self, name: str, values: FloatArray, slot: IntArray) -> None:
         """Fill in a feature that is the same every day, given its values by slot and the slot of each row."""
@@ -103,15 +101,19 @@ class FeatureTable:
     def null_reasons(self) -> pl.Series:
         """JSON objects from feature to reason, one per row, in the order of the catalogue.
 
-        Text is made once per combination of reasons, of which there are a few dozen in a year.
+        Neighbouring rows nearly always lack the same, so text is looked up once per run of equal rows.
         """
-        if not self._words.any():
+        words = self._words
+        if not words.any():
             return pl.repeat("{}", self._height, eager=True)
-        words = pl.DataFrame([pl.Series(str(number), word) for number, word in enumerate(self._words)])
-        patterns = words.unique()
-        texts = pl.Series("text", [_reason_text(pattern) for pattern in patterns.iter_rows()], pl.String)
-        on = words.columns
-        return words.join(patterns.with_columns(texts), on=on, how="left", maintain_order="left")["text"]
+        changed = np.append(True, (words[:, 1:] != words[:, :-1]).any(axis=0))
+        texts: dict[tuple[int, ...], str] = {}
+        runs = []
+        for pattern in map(tuple, words[:, changed].T.tolist()):
+            if pattern not in texts:
+                texts[pattern] = _reason_text(pattern)
+            runs.append(texts[pattern])
+        return pl.Series(runs, dtype=pl.String).gather(np.cumsum(changed) - 1)
 
 
 def _code(words: Sequence[int], place: int) -> int:

@@ -11,7 +11,7 @@ would remember the start of the history for ever; theirs restart at a fixed dist
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -24,7 +24,7 @@ from tracker_pipeline.domain.bar_grid import BarGrid, known_bars, series_starts
 from tracker_pipeline.domain.feature_catalogue import FEATURE_SET_VERSION
 from tracker_pipeline.domain.feature_context import DAY, DayFeatures, days_of
 from tracker_pipeline.domain.feature_days import BURN_IN_DAYS, SLOTS, DayTable, Wanted
-from tracker_pipeline.domain.feature_surroundings import NOTHING, Surroundings, one_series
+from tracker_pipeline.domain.feature_surroundings import NOTHING, Beside, Surroundings, one_series
 from tracker_pipeline.domain.feature_table import FeatureTable
 from tracker_pipeline.domain.feature_values import Values
 from tracker_pipeline.domain.schemas import ML_FEATURES_15M
@@ -122,7 +122,7 @@ class _History:
         grid: their places.
         days: the days of the grid.
         context: features that are the same all day.
-        surroundings: what else was known.
+        beside: what else was known.
     """
 
     bars: pl.DataFrame
@@ -130,7 +130,7 @@ class _History:
     grid: BarGrid
     days: DayTable
     context: DayFeatures
-    surroundings: Surroundings
+    beside: Beside
 
     @classmethod
     def of(
@@ -147,7 +147,7 @@ class _History:
         days = DayTable.of(grid, np.append(starts, known.height))
         corrected = bool((known["revision"] > 1).any())
         context = DayFeatures(days_of(known, starts), reference)
-        return cls(known, corrected, grid, days, context, surroundings.known(as_of))
+        return cls(known, corrected, grid, days, context, Beside(surroundings, as_of))
 
     def features(self, since: datetime | None, until: datetime | None) -> pl.DataFrame:
         """The rows of the bars of [since, until)."""
@@ -157,18 +157,25 @@ class _History:
         if not len(days):
             return ML_FEATURES_15M.polars_schema.to_frame()
         identity = self.bars.select("venue", "symbol", "ts", "available_at", "close")
-        rows = pl.concat([identity[first:end] for first, end in wanted.ranges()], rechunk=True)
+        ranges = list(wanted.ranges())
+        rows = pl.concat([identity[first:end] for first, end in ranges], rechunk=True)
         table = FeatureTable(rows.height)
         _fill_bar_features(table, self.bars, wanted)
-        _fill_clock(table, rows["ts"].to_physical().to_numpy(), wanted.row[days], count)
+        day_of_row = np.repeat(np.arange(len(days)), count)
+        _fill_clock(table, rows["ts"].to_physical().to_numpy(), wanted.row[days], day_of_row)
         known_us = rows["available_at"].to_physical().to_numpy()
         daily = self.days.daily[days]
-        self.context.fill(table, daily, count, known_us)
-        corrections = np.repeat(self.context.corrections(but_last=BURN_IN_DAYS)[daily], count)
-        corrections += self.surroundings.fill(table, rows)
+        self.context.fill(table, daily, day_of_row, known_us)
+        corrections = self.context.corrections(but_last=BURN_IN_DAYS)[daily][day_of_row]
+        corrections += self.beside.fill(table, rows, _starts(ranges))
         if self.corrected:
             corrections += _recent_corrections(self.grid, self.bars, wanted.index)
         return _assemble(rows, table, corrections)
+
+
+def _starts(ranges: Sequence[tuple[int, int]]) -> IntArray:
+    """The first row of each range when they stand one after the other."""
+    return np.cumsum([0, *(end - first for first, end in ranges[:-1])])
 
 
 def _microseconds(moment: datetime | None) -> int | None:
@@ -217,20 +224,20 @@ def _read_only(values: FloatArray) -> FloatArray:
     return view
 
 
-def _fill_clock(table: FeatureTable, ts_us: IntArray, first: IntArray, count: IntArray) -> None:
+def _fill_clock(table: FeatureTable, ts_us: IntArray, first: IntArray, day_of_row: IntArray) -> None:
     """Compute the features of the clock.
 
     Args:
         table: where.
         ts_us: time of each row, microseconds since 1970.
         first: the first row of each day.
-        count: how many rows the day has.
+        day_of_row: which of the days each row is in.
     """
     day = ts_us[first] // _DAY_US
     weekday = (day + 3) % 7  # 1970 began on a Thursday
     weekdays = Values(weekday.astype(np.float64), np.zeros(len(day), np.uint8))
-    table.put_by_day("weekday", weekdays, np.arange(len(day)), count)
-    slot = (ts_us - np.repeat(day * _DAY_US, count)) // _BAR_US
+    table.put_by_day("weekday", weekdays, day_of_row)
+    slot = (ts_us - (day * _DAY_US)[day_of_row]) // _BAR_US
     table.put_by_slot("hour_sin", _HOUR_SIN, slot)
     table.put_by_slot("hour_cos", _HOUR_COS, slot)
 
@@ -251,9 +258,13 @@ def _recent_corrections(grid: BarGrid, bars: pl.DataFrame, rows: IntArray) -> In
 
 
 def _assemble(rows: pl.DataFrame, table: FeatureTable, corrections: IntArray) -> pl.DataFrame:
-    return rows.select("venue", "symbol", "ts", "available_at").with_columns(
+    """The declared frame. The rows are sorted by key, and sorting them once more would cost a third of the time."""
+    frame = rows.select("venue", "symbol", "ts", "available_at").with_columns(
         *table.columns(),
         table.null_reasons().alias("null_reasons"),
         pl.lit(FEATURE_SET_VERSION).alias("feature_set_version"),
         pl.Series("input_revision", corrections),
     )
+    if frame.schema != ML_FEATURES_15M.polars_schema:
+        raise TypeError(f"{ML_FEATURES_15M.name} is not declared as it is computed: {frame.schema}")
+    return frame
