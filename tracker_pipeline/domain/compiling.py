@@ -21,6 +21,8 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 # All modules whose functions or constants are in compiled code.
 SOURCES: Final = (
+    "barrier_trade",
+    "barrier_trades",
     "compiling",
     "feature_catalogue",
     "feature_days",
@@ -28,6 +30,8 @@ SOURCES: Final = (
     "feature_kernel",
     "feature_values",
     "feature_windows",
+    "first_touch",
+    "trade",
 )
 
 

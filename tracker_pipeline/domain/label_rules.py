@@ -1,6 +1,6 @@
 """How each strategy's setups are traded, and the columns of its own that a label has.
 
-What belongs here: from a setup and the bars of its horizon to a trade. What does not: what all labels share
+What belongs here: from setups and the bars of their horizons to trades. What does not: what all labels share
 (`labels.py`), and the order of events inside a bar (`grid_trade.py`, `barrier_trade.py`).
 """
 
@@ -16,7 +16,8 @@ from tracker_pipeline.domain.barrier_trade import Barriers, Trailing
 from tracker_pipeline.domain.dca import DcaConfig
 from tracker_pipeline.domain.schemas import CHANNEL_LABELS, DCA_LABELS, SWING_LABELS, Table
 from tracker_pipeline.domain.strategy_config import StrategyConfig
-from tracker_pipeline.domain.trade import Finer, Path, Trade
+from tracker_pipeline.domain.trade import Finer, Path, Trade, Trades, shifted
+from tracker_pipeline.domain.windows import IntArray
 
 Setup = Mapping[str, Any]
 
@@ -26,58 +27,112 @@ def _numbers(*names: str) -> pl.Struct:
 
 
 @dataclass(frozen=True)
+class Held:
+    """The bars that the trades of a series are held over.
+
+    Attributes:
+        path: the bars of the series.
+        start: bar that each trade is entered at.
+        end: end of its horizon.
+        fine: finer bars of the series, perhaps none.
+        bar_us: length of a bar.
+    """
+
+    path: Path
+    start: IntArray
+    end: IntArray
+    fine: Path
+    bar_us: int
+
+    @property
+    def has_fine(self) -> bool:
+        """Whether any finer bars are known."""
+        return bool(self.fine.ts_us.size)
+
+    def finer(self, index: int) -> Path:
+        """The finer bars within the bar at an index of the path."""
+        opened_us = int(self.path.ts_us[index])
+        return self.fine.between(opened_us, opened_us + self.bar_us)
+
+
+@dataclass(frozen=True)
 class LabelRules:
     """How the setups of one strategy are labelled.
 
     Attributes:
         table: its table.
-        replay: setup, bars of the horizon from the entry on, finer bars and configuration to a trade, or None where
-            nothing was bought.
+        replay: setups of one series, the bars that they are held over and configuration to their trades.
         described: the table's columns that come from the setup, from columns of `labels.strategy_setups` and the
             fields of `evidence`, decoded under their names.
         evidence: the fields that `described` needs.
     """
 
     table: Table
-    replay: Callable[..., Trade | None]
+    replay: Callable[..., Trades]
     described: tuple[pl.Expr, ...]
     evidence: pl.Struct
 
 
-def _replay_dca(setup: Setup, held: Path, finer: Finer, config: DcaConfig) -> Trade | None:
+def _one_by_one(
+    replay: Callable[[Setup, Path, Finer], Trade | None], setups: pl.DataFrame, held: Held
+) -> Trades:
+    """Trades whose barriers move with what happened before, each on its own."""
+    trades = Trades.empty(setups.height)
+    for number, setup in enumerate(setups.iter_rows(named=True)):
+        first, end = int(held.start[number]), int(held.end[number])
+        part = Path(held.path.ts_us[first:end], held.path.prices[first:end])
+        trade = replay(setup, part, shifted(held.finer, first))
+        if trade is not None:
+            trades.put(number, trade, first, part)
+    return trades
+
+
+def _replay_dca(setups: pl.DataFrame, held: Held, config: DcaConfig) -> Trades:
     """Orders of the grid below the first open; target and stop hang from the average of what was filled."""
-    return grid_trade.replay(
-        held,
-        config.grid.prices(float(held.prices[0, 0])),
-        tp_frac=setup["tp_pct"] / 100,
-        sl_frac=setup["sl_pct"] / 100,
-        finer=finer,
-    )
+
+    def replay(setup: Setup, part: Path, finer: Finer) -> Trade | None:
+        return grid_trade.replay(
+            part,
+            config.grid.prices(float(part.prices[0, 0])),
+            tp_frac=setup["tp_pct"] / 100,
+            sl_frac=setup["sl_pct"] / 100,
+            finer=finer,
+        )
+
+    return _one_by_one(replay, setups, held)
 
 
-def _replay_swing(setup: Setup, held: Path, finer: Finer, _: StrategyConfig) -> Trade | None:
+def _replay_swing(setups: pl.DataFrame, held: Held, _: StrategyConfig) -> Trades:
     """Bought at the first open, from which target, stop and the trailing stop of the evidence hang."""
-    entry = float(held.prices[0, 0])
-    evidence = json.loads(setup["evidence"])
-    trail_pct, from_pct = evidence.get("trail_pct"), evidence.get("trail_from_pct")
-    barriers = Barriers(
-        entry=entry,
-        target=entry * (1 + setup["tp_pct"] / 100),
-        stop=entry * (1 - setup["sl_pct"] / 100),
-        trailing=None if trail_pct is None else Trailing(trail_pct / 100, from_pct / 100),
-    )
-    return barrier_trade.replay(held, barriers, finer=finer)
+
+    def replay(setup: Setup, part: Path, finer: Finer) -> Trade | None:
+        entry = float(part.prices[0, 0])
+        evidence = json.loads(setup["evidence"])
+        trail_pct, from_pct = evidence.get("trail_pct"), evidence.get("trail_from_pct")
+        barriers = Barriers(
+            entry=entry,
+            target=entry * (1 + setup["tp_pct"] / 100),
+            stop=entry * (1 - setup["sl_pct"] / 100),
+            trailing=None if trail_pct is None else Trailing(trail_pct / 100, from_pct / 100),
+        )
+        return barrier_trade.replay(part, barriers, finer=finer)
+
+    return _one_by_one(replay, setups, held)
 
 
-def _replay_channel(setup: Setup, held: Path, finer: Finer, _: StrategyConfig) -> Trade | None:
+def _replay_channel(setups: pl.DataFrame, held: Held, _: StrategyConfig) -> Trades:
     """Bought at the first open; target and stop are prices of the channel, so they hang from the signal's close."""
-    close = setup["ref_price"]
-    barriers = Barriers(
-        entry=float(held.prices[0, 0]),
-        target=close * (1 + setup["tp_pct"] / 100),
-        stop=close * (1 - setup["sl_pct"] / 100),
+    from tracker_pipeline.domain.barrier_trades import replay_all  # imports numba
+
+    close, tp_pct, sl_pct = (setups[name].to_numpy() for name in ("ref_price", "tp_pct", "sl_pct"))
+    return replay_all(
+        held.path,
+        held.start,
+        held.end,
+        close * (1 - sl_pct / 100),
+        close * (1 + tp_pct / 100),
+        finer=held.finer if held.has_fine else None,
     )
-    return barrier_trade.replay(held, barriers, finer=finer)
 
 
 _UPTREND: Final = (pl.col("ref_price") > pl.col("sma_20")) & (pl.col("sma_20") > pl.col("sma_50"))

@@ -11,20 +11,21 @@ A label is final only when its whole horizon lies in the past, even where a barr
 otherwise the newest labels would all be quick ones, and whoever learns from them would learn that setups are quick.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from tracker_pipeline.domain.bar_grid import SERIES, known_bars
-from tracker_pipeline.domain.label_rules import RULES, LabelRules
+from tracker_pipeline.domain.label_rules import RULES, Held, LabelRules
 from tracker_pipeline.domain.strategy_config import StrategyConfig
-from tracker_pipeline.domain.timeframes import GRACE, duration
-from tracker_pipeline.domain.trade import ExitReason, Path, Trade
-from tracker_pipeline.domain.windows import IntArray
+from tracker_pipeline.domain.timeframes import GRACE, TIMEFRAMES, duration
+from tracker_pipeline.domain.trade import REASONS, Path, Trades
+from tracker_pipeline.domain.windows import BoolArray, FloatArray, IntArray
 
 _RULES_VERSION: Final = 1  # raise it when labels of the same configuration change
 _MIN_COVERAGE: Final = 0.95
@@ -35,8 +36,10 @@ _HOUR_US: Final = timedelta(hours=1) // _MICROSECOND
 # A missing entry bar is replaced by the next one that opens within two intervals.
 _ENTRY_WAIT_US: Final = 2 * _BAR_US
 _OHLC: Final = ("open", "high", "low", "close")
-_LOW: Final = _OHLC.index("low")
-_BY_BARRIER: Final[Mapping[ExitReason, str]] = {"TP": "WIN", "SL": "LOSS"}
+_TIME: Final = REASONS.index("TIME")
+OUTCOMES: Final = ("PENDING", "UNRESOLVED", "WIN", "LOSS", "BREAKEVEN", "TIMEOUT")
+_PENDING, _UNRESOLVED, _WIN, _LOSS = range(4)
+_TIMEOUT: Final = OUTCOMES.index("TIMEOUT")
 _EMPTY: Final = Path(np.empty(0, np.int64), np.empty((0, 4)))
 
 
@@ -96,8 +99,13 @@ def label(
         config=config,
         rules=rules,
     )
-    rows = [labeller.row(setup) for setup in setups.iter_rows(named=True)]
-    return _frame(setups, rows, rules, f"{_RULES_VERSION}-{config.config_version}")
+    found = [labeller.labels(part) for part in setups.partition_by(SERIES, maintain_order=True)]
+    version = f"{_RULES_VERSION}-{config.config_version}"
+    return rules.table.conform(
+        pl.concat(
+            [rules.table.polars_schema.to_frame(), *(_described(part, rules, version) for part in found)]
+        )
+    )
 
 
 def _paths(bars: pl.DataFrame, setups: pl.DataFrame) -> dict[tuple[Any, ...], Path]:
@@ -118,7 +126,7 @@ def _fine_paths(
 
 @dataclass(frozen=True)
 class _Labeller:
-    """Labels one setup at a time.
+    """Labels the setups of one series at a time.
 
     Attributes:
         paths: 15m bars by venue and symbol.
@@ -136,108 +144,154 @@ class _Labeller:
     config: StrategyConfig
     rules: LabelRules
 
-    def row(self, setup: Mapping[str, Any]) -> dict[str, Any]:
-        """The result columns of one setup; those that are not known are left out."""
-        series = (setup["venue"], setup["symbol"])
+    def labels(self, setups: pl.DataFrame) -> pl.DataFrame:
+        """The setups of a series with the result columns of their labels, NULL where those are not known."""
+        series = setups.row(0, named=True)["venue"], setups.row(0, named=True)["symbol"]
         path = self.paths.get(series, _EMPTY)
-        due_us = (setup["signal_ts"] + duration(setup["timeframe"]) - _EPOCH) // _MICROSECOND
-        entry = path.between(due_us, due_us + _ENTRY_WAIT_US + 1)
-        entry_us = int(entry.ts_us[0]) if entry.ts_us.size else None
-        start_us = due_us if entry_us is None else entry_us
-        end_us = start_us + setup["horizon_hours"] * _HOUR_US
-        result: dict[str, Any] = {"outcome": "PENDING", "entry_ts": entry_us}
-        if not self._is_past(setup["venue"], end_us):
-            return result
-        if entry_us is None:
-            return {"outcome": "UNRESOLVED", "coverage_frac": 0.0}
-        held = path.between(entry_us, end_us)
-        fine = self.fine.get(series, _EMPTY)
-        trade = self.rules.replay(
-            setup,
-            held,
-            lambda index: fine.between(int(held.ts_us[index]), int(held.ts_us[index]) + _BAR_US),
-            self.config,
-        )
-        covered = _coverage(held.ts_us, trade, end_us)
-        result["coverage_frac"] = covered
-        if covered < _MIN_COVERAGE:
-            return {**result, "outcome": "UNRESOLVED"}
-        if trade is None:
-            return {**result, "outcome": "TIMEOUT", "exit_reason": "TIME", "fills": 0, "ambiguous": False}
-        return {**result, **self._ended(held, trade, setup["tier"])}
+        due_us = _due_us(setups)
+        entry = np.searchsorted(path.ts_us, due_us)
+        opens_us = np.append(path.ts_us, np.iinfo(np.int64).max)[entry]
+        entered = opens_us <= due_us + _ENTRY_WAIT_US
+        start_us = np.where(entered, opens_us, due_us)
+        end_us = start_us + setups["horizon_hours"].to_numpy() * _HOUR_US
+        past = self._is_past(series[0], end_us)
+        result = _Results.pending(setups.height)
+        result.put("entry_ts", entered, start_us[entered])
+        result.outcome[past & ~entered] = _UNRESOLVED
+        result.put("coverage_frac", past & ~entered, 0.0)
+        rows = np.flatnonzero(past & entered)
+        if rows.size:
+            held = Held(
+                path,
+                entry[rows],
+                np.searchsorted(path.ts_us, end_us[rows]),
+                self.fine.get(series, _EMPTY),
+                _BAR_US,
+            )
+            trades = self.rules.replay(setups[rows], held, self.config)
+            self._resolve(result, rows, setups["tier"].to_numpy()[rows], held, trades, end_us[rows])
+        return setups.with_columns(result.columns())
 
-    def _is_past(self, venue: str, end_us: int) -> bool:
+    def _is_past(self, venue: str, end_us: IntArray) -> BoolArray:
         """Whether the horizon's last bar is final by the clock and bars that late have arrived at all."""
-        last_us = end_us - _BAR_US
-        return self.as_of_us >= end_us + _GRACE_US and self.front_us.get(venue, 0) >= last_us
+        return (self.as_of_us >= end_us + _GRACE_US) & (self.front_us.get(venue, 0) >= end_us - _BAR_US)
 
-    def _ended(self, held: Path, trade: Trade, tier: str) -> dict[str, Any]:
-        gross_pct = 100 * (trade.exit.price / trade.average - 1)
-        net_pct = self.config.costs.net_return_pct(tier, gross_pct)
-        reason = trade.exit.reason
-        exit_us, entry_us = int(held.ts_us[trade.exit_index]), int(held.ts_us[0])
+    def _resolve(
+        self,
+        result: "_Results",
+        rows: IntArray,
+        tiers: npt.NDArray[Any],
+        held: Held,
+        trades: Trades,
+        end_us: IntArray,
+    ) -> None:
+        """Fill in what became of trades whose horizon is past."""
+        covered = _coverage(held, trades, end_us)
+        result.put("coverage_frac", rows, covered)
+        result.outcome[rows] = np.where(covered < _MIN_COVERAGE, _UNRESOLVED, _TIMEOUT)
+        waited = rows[(covered >= _MIN_COVERAGE) & ~trades.bought]
+        result.put("exit_reason", waited, _TIME)
+        result.put("fills", waited, 0)
+        result.put("ambiguous", waited, False)
+        ended = np.flatnonzero((covered >= _MIN_COVERAGE) & trades.bought)
+        of = rows[ended]
+        average, price = trades.average[ended], trades.exit_price[ended]
+        gross_pct = 100 * (price / average - 1)
+        net_pct = np.empty(len(ended))
+        for tier in np.unique(tiers[ended].astype(str)):
+            own = tiers[ended] == tier
+            net_pct[own] = self.config.costs.net_return_pct(str(tier), gross_pct[own])
+        result.outcome[of] = _outcomes(trades.reason[ended], net_pct, self.config.break_even_band_pct)
+        result.put("exit_reason", of, trades.reason[ended])
+        exit_us, entry_us = (held.path.ts_us[index[ended]] for index in (trades.exit_index, held.start))
         # A timed exit is at the close of its bar; a barrier is touched within it.
-        left_us = exit_us + (_BAR_US if reason == "TIME" else 0)
-        mfe_pct, mae_pct = _excursions(held, trade)
-        return {
-            "outcome": _outcome(reason, net_pct, self.config.break_even_band_pct),
-            "exit_reason": reason,
-            "entry_price": trade.average,
-            "exit_ts": exit_us,
-            "exit_price": trade.exit.price,
-            "gross_return_pct": gross_pct,
-            "actual_return": net_pct,
-            "mfe_pct": mfe_pct,
-            "mae_pct": mae_pct,
-            "hold_time_hours": (left_us - entry_us) / _HOUR_US,
-            "fills": trade.fills,
-            "ambiguous": trade.exit.ambiguous,
+        left_us = exit_us + np.where(trades.reason[ended] == _TIME, _BAR_US, 0)
+        result.put("entry_price", of, average)
+        result.put("exit_ts", of, exit_us)
+        result.put("exit_price", of, price)
+        result.put("gross_return_pct", of, gross_pct)
+        result.put("actual_return", of, net_pct)
+        result.put("mfe_pct", of, np.maximum(0.0, 100 * (trades.highest[ended] / average - 1)))
+        result.put("mae_pct", of, np.minimum(0.0, 100 * (trades.lowest[ended] / average - 1)))
+        result.put("hold_time_hours", of, (left_us - entry_us) / _HOUR_US)
+        result.put("fills", of, trades.fills[ended])
+        result.put("ambiguous", of, trades.ambiguous[ended])
+
+
+_TIMES: Final = ("entry_ts", "exit_ts")
+_WHOLE: Final = (*_TIMES, "exit_reason", "fills")
+_REALS: Final = (
+    *("entry_price", "exit_price", "gross_return_pct", "actual_return", "mfe_pct", "mae_pct"),
+    *("hold_time_hours", "coverage_frac"),
+)
+
+
+@dataclass(frozen=True)
+class _Results:
+    """Result columns of labels, side by side; each but the outcome has one beside that says where it is known."""
+
+    outcome: IntArray
+    numbers: Mapping[str, npt.NDArray[Any]]
+    known: Mapping[str, BoolArray]
+
+    @classmethod
+    def pending(cls, count: int) -> "_Results":
+        kinds = {
+            **dict.fromkeys(_WHOLE, np.int64),
+            **dict.fromkeys(_REALS, np.float64),
+            "ambiguous": np.bool_,
         }
+        return cls(
+            np.full(count, _PENDING),
+            {name: np.zeros(count, kind) for name, kind in kinds.items()},
+            {name: np.zeros(count, np.bool_) for name in kinds},
+        )
+
+    def put(self, name: str, rows: npt.NDArray[Any], values: Any) -> None:
+        """Fill in a number at some rows."""
+        self.numbers[name][rows] = values
+        self.known[name][rows] = True
+
+    def columns(self) -> list[pl.Series]:
+        """The columns as they are declared."""
+        columns = [pl.Series("outcome", OUTCOMES).gather(self.outcome)]
+        for name, values in self.numbers.items():
+            column = pl.Series(name, values)
+            if name in _TIMES:
+                column = column.cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
+            if name == "exit_reason":
+                column = pl.Series(name, REASONS).gather(column)
+            columns.append(column.set(pl.Series(~self.known[name]), None))
+        return columns
 
 
-def _outcome(reason: ExitReason, net_pct: float, band_pct: float) -> str:
-    if reason in _BY_BARRIER:
-        return _BY_BARRIER[reason]
-    if abs(net_pct) <= band_pct:
-        return "BREAKEVEN"
-    if reason == "TIME":
-        return "TIMEOUT"
-    return "WIN" if net_pct > 0 else "LOSS"
+def _due_us(setups: pl.DataFrame) -> IntArray:
+    """When each signal bar has closed, microseconds since 1970."""
+    length = pl.col("timeframe").replace_strict(TIMEFRAMES, return_dtype=pl.Duration("us"))
+    return setups.select((pl.col("signal_ts") + length).to_physical())["signal_ts"].to_numpy()
 
 
-_EPOCH: Final = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
+def _outcomes(reason: IntArray, net_pct: FloatArray, band_pct: float) -> IntArray:
+    """Classes of labels, as indices of `OUTCOMES`."""
+    outcome = np.where(reason == _TIME, _TIMEOUT, np.where(net_pct > 0, _WIN, _LOSS))
+    outcome = np.where(np.abs(net_pct) <= band_pct, OUTCOMES.index("BREAKEVEN"), outcome)
+    outcome = np.where(reason == REASONS.index("TP"), _WIN, outcome)
+    return np.where(reason == REASONS.index("SL"), _LOSS, outcome)
 
 
-def _coverage(ts_us: IntArray, trade: Trade | None, end_us: int) -> float:
+def _coverage(held: Held, trades: Trades, end_us: IntArray) -> FloatArray:
     """Bars present from entry to exit / bars expected; to the end of the horizon where no barrier ended it."""
-    by_barrier = trade is not None and trade.exit.reason != "TIME"
-    present = trade.exit_index + 1 if trade is not None and by_barrier else len(ts_us)
-    last_us = int(ts_us[present - 1]) + _BAR_US if by_barrier else end_us
-    return present / ((last_us - int(ts_us[0])) // _BAR_US)
+    by_barrier = trades.bought & (trades.reason != _TIME)
+    present = np.where(by_barrier, trades.exit_index + 1, held.end) - held.start
+    last_us = np.where(by_barrier, held.path.ts_us[trades.exit_index] + _BAR_US, end_us)
+    return present / ((last_us - held.path.ts_us[held.start]) // _BAR_US)
 
 
-def _excursions(held: Path, trade: Trade) -> tuple[float, float]:
-    """Best and worst price while holding, % of the average entry.
-
-    Of the bar of the first fill only the low and the close are surely later than the fill, unless it was filled at
-    the open; of the bar left by a barrier, only the open and the exit are surely not later than the exit.
-    """
-    first, last = trade.entry_index, trade.exit_index
-    after_fill = 0 if trade.at_open else _LOW
-    prices = [np.array([trade.exit.price])]
-    if first < last:
-        between = held.prices[first + 1 : last]
-        at_exit = held.prices[last] if trade.exit.reason == "TIME" else held.prices[last, :1]
-        prices += [held.prices[first, after_fill:], between[:, 1], between[:, _LOW], at_exit]
-    reached = 100 * (np.concatenate(prices) / trade.average - 1)
-    return max(0.0, float(reached.max())), min(0.0, float(reached.min()))
-
-
-def _frame(
-    setups: pl.DataFrame, rows: Iterable[Mapping[str, Any]], rules: LabelRules, version: str
-) -> pl.DataFrame:
+def _described(setups: pl.DataFrame, rules: LabelRules, version: str) -> pl.DataFrame:
+    """Labels with the columns that come from the setup."""
     evidence = pl.col("evidence").str.json_decode(rules.evidence)
-    described = (
+    results = ["outcome", *_WHOLE, *_REALS, "ambiguous"]
+    return rules.table.conform(
         setups.with_columns(evidence)
         .unnest("evidence")
         .select(
@@ -247,13 +301,6 @@ def _frame(
             pl.col("signal_ts").alias("timestamp"),
             *rules.described,
             pl.lit(version).alias("label_version"),
+            *results,
         )
     )
-    schema = rules.table.polars_schema
-    results = {name: kind for name, kind in schema.items() if name not in described.columns}
-    times = [name for name, kind in results.items() if kind == pl.Datetime("us", "UTC")]
-    frame = pl.DataFrame(
-        [{name: row.get(name) for name in results} for row in rows],
-        schema={name: pl.Int64() if name in times else kind for name, kind in results.items()},
-    ).with_columns(pl.from_epoch(name, "us").dt.replace_time_zone("UTC") for name in times)
-    return rules.table.conform(pl.concat([described, frame], how="horizontal"))

@@ -7,11 +7,11 @@ What belongs here: plain values, and when finer bars decide. What does not: orde
 from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol, TypeVar
+from typing import Final, Literal, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
-from tracker_pipeline.domain.windows import FloatArray, IntArray
+from tracker_pipeline.domain.windows import BoolArray, FloatArray, IntArray
 
 ExitReason = Literal["TP", "SL", "TRAIL", "TIME"]
 
@@ -56,6 +56,11 @@ class Path:
 Finer = Callable[[int], Path]
 
 
+def shifted(finer: Finer, first: int) -> Finer:
+    """The same for a path that begins with bar `first` of the other."""
+    return lambda index: finer(first + index)
+
+
 class Exit(NamedTuple):
     """How a trade ended inside a bar.
 
@@ -89,6 +94,70 @@ class Trade:
     average: float
     fills: int
     at_open: bool = False
+
+
+REASONS: Final[tuple[ExitReason, ...]] = ("TIME", "SL", "TP", "TRAIL")
+
+
+@dataclass(frozen=True)
+class Trades:
+    """Trades of one series, side by side.
+
+    Attributes:
+        bought: whether anything was bought; what follows has no meaning where not.
+        reason: how each ended, as an index of `REASONS`.
+        exit_index: bar of the exit.
+        exit_price: where.
+        average: entry price, the mean over the coins bought with equal amounts of money.
+        highest: highest price surely seen between entry and exit.
+        lowest: lowest price surely seen between entry and exit.
+        fills: orders filled.
+        ambiguous: whether the last bar touched more than one barrier and nothing finer decided.
+    """
+
+    bought: BoolArray
+    reason: IntArray
+    exit_index: IntArray
+    exit_price: FloatArray
+    average: FloatArray
+    highest: FloatArray
+    lowest: FloatArray
+    fills: IntArray
+    ambiguous: BoolArray
+
+    @classmethod
+    def empty(cls, count: int) -> "Trades":
+        """Room for trades, none of which bought anything."""
+        return cls(
+            bought=np.zeros(count, np.bool_),
+            reason=np.zeros(count, np.int64),
+            exit_index=np.zeros(count, np.int64),
+            exit_price=np.zeros(count),
+            average=np.zeros(count),
+            highest=np.zeros(count),
+            lowest=np.zeros(count),
+            fills=np.zeros(count, np.int64),
+            ambiguous=np.zeros(count, np.bool_),
+        )
+
+    def put(self, number: int, trade: Trade, first: int, held: Path) -> None:
+        """Fill in one trade that was replayed on its own, on bars that begin with bar `first` of the series.
+
+        Of the bar of the first fill only the low and the close are surely later than the fill, unless it was filled
+        at the open; of the bar left by a barrier, only the open and the exit are surely not later than the exit.
+        """
+        entry, last, price = trade.entry_index, trade.exit_index, trade.exit.price
+        seen = [np.array([price])]
+        if entry < last:
+            at_exit = held.prices[last] if trade.exit.reason == "TIME" else held.prices[last, :1]
+            between = held.prices[entry + 1 : last]
+            seen += [held.prices[entry, 0 if trade.at_open else 2 :], between[:, 1], between[:, 2], at_exit]
+        prices = np.concatenate(seen)
+        self.bought[number], self.reason[number] = True, REASONS.index(trade.exit.reason)
+        self.exit_index[number], self.exit_price[number] = first + last, price
+        self.average[number], self.fills[number] = trade.average, trade.fills
+        self.highest[number], self.lowest[number] = prices.max(), prices.min()
+        self.ambiguous[number] = trade.exit.ambiguous
 
 
 class Position(Protocol):
