@@ -31,7 +31,7 @@ from tracker_pipeline.assets import (
 )
 from tracker_pipeline.automation import archive_care as care_times
 from tracker_pipeline.automation import jobs, report_schedules, schedules, sensors, universe, upkeep, watch
-from tracker_pipeline.checks import feature_checks, label_checks, market_checks
+from tracker_pipeline.checks import feature_checks, label_checks, market_checks, onchain_checks
 from tracker_pipeline.checks.archive_checks import archive_check, every_row_came_back, no_row_is_lost
 from tracker_pipeline.checks.schema_checks import schema_check
 from tracker_pipeline.resources.clients import ChainResource, ExchangeResource
@@ -81,6 +81,7 @@ def build_definitions(resource_overrides: Mapping[str, object] | None = None) ->
             *market_checks.ALL,
             *feature_checks.ALL,
             *label_checks.ALL,
+            *onchain_checks.ALL,
             *(archive_check(name) for name in get_policies().archived),
             no_row_is_lost,
             every_row_came_back,

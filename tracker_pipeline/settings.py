@@ -277,6 +277,7 @@ class NetworkConfig(_Strict):
         exclusion_lists: files or URLs of addresses not to watch, with the reason.
         tokens: ERC-20 tokens by name; null in the place of one takes a packaged one away.
         steth_feed: what says how much ether one stETH is worth.
+        block_gap_seconds: the longest time that usually passes between two blocks, with those that were missed.
     """
 
     chain_id: int
@@ -286,6 +287,7 @@ class NetworkConfig(_Strict):
     exclusion_lists: tuple[str, ...] = ()
     tokens: Mapping[str, TokenConfig] = Field(default_factory=dict)
     steth_feed: PriceFeedConfig | None = None
+    block_gap_seconds: float = Field(default=60, gt=0)
 
     @field_validator("tokens", mode="before")
     @classmethod

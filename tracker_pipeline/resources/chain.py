@@ -173,6 +173,20 @@ class Chain:
         tokens = {asset: f"0x{address.hex()}" for asset, address in self._tokens.items()}
         return TransferScan(self._pool, tokens, blocks_per_request)
 
+    def single_balances(self, addresses: Sequence[str], number: int, block_hash: str) -> dict[str, int]:
+        """Return native balances in wei, asked for one by one: another way than `balances`, to compare with it.
+
+        Raises:
+            TransientError: no endpoint answered, or the block of that number has another hash by now.
+            PermanentError: no endpoint keeps the state of the block.
+        """
+        block = self.block_numbered(number)
+        if block.hash != block_hash:
+            raise ReorganisedError(f"block {number} is no longer {block_hash}; run the hour again")
+        with ThreadPoolExecutor(_PARALLEL, thread_name_prefix="single") as threads:
+            ask = lambda address: self._pool.ask(lambda node: node.read_balance(address, block))  # noqa: E731
+            return dict(zip(addresses, threads.map(ask, addresses), strict=True))
+
     @property
     def assets(self) -> tuple[str, ...]:
         """What balances can be read of: native ether and the configured tokens."""

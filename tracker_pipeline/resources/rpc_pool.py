@@ -98,6 +98,20 @@ class Node:
         self.require_block(block)
         return str(self.endpoint.call("eth_getCode", address, hex(block.number)))
 
+    def read_balance(self, address: str, block: Block) -> int:
+        """Return the wei of an address after a block.
+
+        Raises:
+            TransientError: the request failed, or the block was replaced by another.
+            PermanentError: the endpoint does not keep the state of the block.
+        """
+        self.require_block(block)
+        answer = self.endpoint.call("eth_getBalance", address, hex(block.number))
+        try:
+            return int(answer, 16)
+        except (TypeError, ValueError):
+            raise TransientError(f"{self.name} gave no balance that can be read; try again later") from None
+
     def require_block(self, block: Block) -> None:
         """Make sure that the endpoint has the same block; asked once for each block.
 

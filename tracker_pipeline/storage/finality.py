@@ -6,7 +6,7 @@ What belongs here: the questions to the database. What does not: asking the chai
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
-from tracker_pipeline.storage.database import Connection
+from tracker_pipeline.storage.database import Connection, connect
 
 
 class PinnedHour(NamedTuple):
@@ -60,3 +60,15 @@ def hours_resting_on(connection: Connection, network: str, hour: datetime) -> li
         [network, hour],
     ).fetchall()
     return [row[0] for row in rows]
+
+
+def first_snapshot_hour(network: str) -> datetime | None:
+    """The earliest hour with balances, hot or archived; None before the first."""
+    with connect() as connection:
+        row = connection.execute(
+            "SELECT least((SELECT min(snapshot_timestamp) FROM onchain.whale_balance_snapshots WHERE network = %s),"
+            " (SELECT min(min_ts) FROM archive.batches"
+            "  WHERE table_name = 'onchain.whale_balance_snapshots' AND state = 'live'))",
+            [network],
+        ).fetchone()
+    return row[0] if row else None
