@@ -23,12 +23,13 @@ from tracker_pipeline.assets.bar_series import finer_timeframes, is_native, list
 from tracker_pipeline.assets.declaration import blocks_of_days, days_of, run_window, table_asset
 from tracker_pipeline.assets.instruments import listed_instruments
 from tracker_pipeline.domain.bars import KEY
-from tracker_pipeline.domain.schemas import BARS
+from tracker_pipeline.domain.schemas import BARS, INSTRUMENTS
 from tracker_pipeline.domain.timeframes import TIMEFRAMES
 from tracker_pipeline.partitions import DAILY
 from tracker_pipeline.resources.clients import ExchangeResource
 from tracker_pipeline.resources.errors import PipelineError
 from tracker_pipeline.resources.failures import classified
+from tracker_pipeline.storage import scan
 from tracker_pipeline.storage.io_managers import PartitionFrames
 
 # 30 days of 15m bars of 90 symbols are 259,200 rows, about 40 MB; a block is also what a broken run repeats. Blocks
@@ -108,7 +109,7 @@ def _block(context: dg.AssetExecutionContext, timeframe: str) -> timedelta:
 def _listed(exchange: ExchangeResource, symbols: list[str]) -> pl.DataFrame:
     """What is tracked, with its listing: before instruments were ever materialized, what the exchange lists of it."""
     tracked = own_instruments()
-    if tracked.is_empty():
+    if tracked.is_empty() and scan(INSTRUMENTS.name, columns=["symbol"]).collect().is_empty():
         tracked = listed_instruments(exchange, None).select(tracked.columns).cast(tracked.schema)
     if not symbols:
         return tracked

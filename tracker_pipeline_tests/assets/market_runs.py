@@ -104,18 +104,19 @@ def run(
     keys: list[dg.AssetKey],
     days: tuple[datetime, datetime] | None = (DAY, DAY),
     *,
-    config: dict[str, Any] | None = None,
+    checks: bool = False,
 ) -> dg.ExecuteInProcessResult:
-    """Materialize assets with their checks, over days, both included."""
-    defs = build_definitions({"exchange": resource})
-    job = defs.resolve_implicit_global_asset_job_def()
+    """Materialize assets over days, both included; their checks take half of the time, so only where asked for."""
+    selection = dg.AssetSelection.assets(*keys)
+    job = dg.define_asset_job("wanted", selection if checks else selection.without_checks())
+    defs = dg.Definitions.merge(build_definitions({"exchange": resource}), dg.Definitions(jobs=[job]))
     tags = {}
     if days:
         first, last = (f"{day:%Y-%m-%d}" for day in days)
         tags = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
     with dg.DagsterInstance.ephemeral() as instance:
-        return job.execute_in_process(
-            instance=instance, asset_selection=keys, tags=tags, raise_on_error=False, run_config=config or {}
+        return defs.resolve_job_def("wanted").execute_in_process(
+            instance=instance, tags=tags, raise_on_error=False
         )
 
 

@@ -1,5 +1,6 @@
 """Bars that know whether they are complete: what is absent is named, told apart, and healed."""
 
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
@@ -67,7 +68,9 @@ def be_due() -> None:
 
 def test_a_whole_day_is_covered_by_every_timeframe_that_is_asked_for_or_made(faults):
     with exchange(faults) as resource:
-        assert run(resource, CHAIN).success
+        result = run(resource, CHAIN, checks=True)
+    assert result.success
+    assert all(evaluation.passed for evaluation in result.get_asset_check_evaluations())
     expected = {"15m": 96, "1h": 24, "4h": 6, "1d": 1}
     assert {name: counts(name)["BTC/USDT"] for name in expected} == {
         name: (count, count, 0, 0, 0) for name, count in expected.items()
@@ -158,7 +161,7 @@ def test_what_all_symbols_lack_at_once_is_one_outage_and_asked_again_a_bounded_n
         assert run(resource, CHAIN).success
         assert counts()["BTC/USDT"] == (96, 88, 0, 8, 0)
         asked = 0
-        for _ in range(10):
+        for _ in range(8):
             be_due()
             faults.asked.clear()
             result = run(resource, [keys.BAR_GAPS], None)
@@ -225,3 +228,26 @@ def test_a_second_run_changes_no_row(faults):
         assert run(resource, CHAIN).success
     for table in tables:
         assert scan(table).collect().equals(first[table]), table
+
+
+def test_a_symbol_that_was_delisted_and_came_back_has_no_gap_between(faults):
+    away = (DAY + hours(4), DAY + hours(20))
+    faults.without = [({"XRPUSDT"}, *away)]
+    listings = [
+        {"from": None, "to": f"{away[0]:%Y-%m-%dT%H:%M:%SZ}"},
+        {"from": f"{away[1]:%Y-%m-%dT%H:%M:%SZ}", "to": None},
+    ]
+    record_instruments(("XRP",), listings=json.dumps(listings))
+    with exchange(faults) as resource:
+        assert run(resource, [keys.OHLC_15M, keys.BAR_COVERAGE]).success
+    assert counts()["XRP/USDT"] == (32, 32, 0, 0, 0)
+    assert gaps().is_empty()
+    assert not [
+        1
+        for symbol, _, start, _ in faults.asked
+        if symbol == "XRPUSDT" and away[0] <= moment(start) < away[1] - QUARTER
+    ]
+
+
+def moment(ms: int) -> datetime:
+    return datetime.fromtimestamp(ms / 1000, UTC)
