@@ -85,6 +85,20 @@ def discard_part(part: PartFile) -> None:
     lake_store().delete(part.path)
 
 
+def refuse_missing(name: str, paths: Sequence[str]) -> None:
+    """Stop where a file that the manifest lists is missing.
+
+    Raises:
+        PermanentError: one is.
+    """
+    store = lake_store()
+    if missing := store.missing(paths):
+        raise PermanentError(
+            f"{len(missing)} files of {name} that the manifest lists are missing from the lake {store.name},"
+            f" the first is {missing[0]}: restore them or correct TRACKER_LAKE_URI"
+        )
+
+
 def scan_parts(table: Table, paths: Sequence[str]) -> pl.LazyFrame:
     """The rows of some parts, in the declared schema.
 
@@ -92,11 +106,7 @@ def scan_parts(table: Table, paths: Sequence[str]) -> pl.LazyFrame:
         PermanentError: a listed file is missing.
     """
     store = lake_store()
-    if missing := store.missing(paths):
-        raise PermanentError(
-            f"{len(missing)} files of {table.name} that the manifest lists are missing from the lake {store.name},"
-            f" the first is {missing[0]}: restore them or correct TRACKER_LAKE_URI"
-        )
+    refuse_missing(table.name, paths)
     if not paths:
         return pl.LazyFrame(schema=table.polars_schema)
     return pl.scan_parquet(

@@ -135,8 +135,8 @@ def _encoding_of(kind: pa.DataType) -> str | None:
         return "DELTA_LENGTH_BYTE_ARRAY"
     if pa.types.is_integer(kind) or pa.types.is_timestamp(kind) or pa.types.is_date(kind):
         return "DELTA_BINARY_PACKED"
-    if pa.types.is_decimal(kind):
-        return "DELTA_BINARY_PACKED" if kind.precision <= 18 else "BYTE_STREAM_SPLIT"
+    if pa.types.is_decimal(kind) and kind.precision <= 18:  # wider ones are bytes, which Polars reads plain only
+        return "DELTA_BINARY_PACKED"
     return None
 
 

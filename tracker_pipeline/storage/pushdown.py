@@ -202,8 +202,9 @@ def _plain_text(text: str) -> str | None:
     return text[1:-1] if quoted and not set(text[1:-1]) & set('"\\\n') else None
 
 
-def _moment(text: str) -> datetime | None:
-    return datetime.fromisoformat(text).astimezone(UTC) if text.endswith("Z") else None
+def _moment(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    return moment.astimezone(UTC) if moment.tzinfo else moment
 
 
 _PARSERS: Final[Sequence[tuple[Callable[[pa.DataType], bool], Callable[[str], Any]]]] = (
@@ -211,7 +212,7 @@ _PARSERS: Final[Sequence[tuple[Callable[[pa.DataType], bool], Callable[[str], An
     (pa.types.is_boolean, {"true": True, "false": False}.get),
     (pa.types.is_integer, int),
     (pa.types.is_floating, float),
-    (lambda kind: pa.types.is_timestamp(kind) and kind.tz is not None, _moment),
+    (pa.types.is_timestamp, _moment),
     (pa.types.is_date32, date.fromisoformat),
 )
 
@@ -231,10 +232,12 @@ def _is_alike(dtype: Any, value: Any, *, exact: bool) -> bool:
 def _is_same_kind_of_time(dtype: Any, value: Any) -> bool:
     if not isinstance(value, datetime):
         return dtype == pl.Date and isinstance(value, date)
-    return isinstance(dtype, pl.Datetime) and dtype.time_zone is not None and value.tzinfo is not None
+    return isinstance(dtype, pl.Datetime) and (dtype.time_zone is None) == (value.tzinfo is None)
 
 
 def _literal(value: Any) -> sql.Composable:
+    if isinstance(value, datetime) and value.tzinfo is None:
+        return sql.SQL("{}::timestamp").format(sql.Literal(value.isoformat()))
     if isinstance(value, datetime):
         return sql.SQL("{}::timestamptz").format(sql.Literal(value.astimezone(UTC).isoformat()))
     if isinstance(value, date):

@@ -15,10 +15,10 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from tracker_pipeline.domain.schemas import TABLES, ColumnType, Table
+from tracker_pipeline.domain.schemas import ColumnType
 from tracker_pipeline.resources.errors import PermanentError, PipelineError
 from tracker_pipeline.storage.pushdown import conditions_of_arrow
-from tracker_pipeline.storage.relations import Relation, relation_of
+from tracker_pipeline.storage.relations import Relation, known_tables, relation_of
 from tracker_pipeline.storage.snapshots import Snapshot, snapshot
 from tracker_pipeline.storage.spanning import Wanted, hot_tables, read
 
@@ -38,7 +38,7 @@ def run_query(statement: str) -> pl.DataFrame:
     try:
         with _closed_off() as connection:
             _refuse_other_than_select(connection, statement)
-            wanted = [relation_of(name) for name in _tables_of(statement)]
+            wanted = _relations_of(statement)
             with snapshot(*(table for relation in wanted for table in hot_tables(relation))) as moment:
                 return _run(connection, statement, [_Source(moment, relation) for relation in wanted])
     except duckdb.Error as error:
@@ -103,16 +103,24 @@ def _refuse_other_than_select(connection: duckdb.DuckDBPyConnection, statement: 
         raise PermanentError("give one SELECT: tables are written by materializing assets, not by SQL")
 
 
+def _relations_of(statement: str) -> list[Relation]:
+    try:
+        return [relation_of(name) for name in _tables_of(statement)]
+    except KeyError as error:
+        raise PermanentError(f"the query failed: {error.args[0]}") from error
+
+
 def _tables_of(statement: str) -> list[str]:
     """Tables whose qualified name stands anywhere in a statement; one too many is only offered in vain.
 
     DuckDB's own list of a statement's tables fails on joins by USING.
     """
-    return [table.name for table in TABLES.values() if _name_pattern(table).search(statement)]
+    return [name for name in known_tables() if _name_pattern(name).search(statement)]
 
 
-def _name_pattern(table: Table) -> re.Pattern[str]:
-    return re.compile(rf'(?<![\w."])"?{table.schema}"?\s*\.\s*"?{table.table}(?!\w)', re.IGNORECASE)
+def _name_pattern(name: str) -> re.Pattern[str]:
+    schema, table = (re.escape(part) for part in name.split(".", 1))
+    return re.compile(rf'(?<![\w."])"?{schema}"?\s*\.\s*"?{table}(?!\w)', re.IGNORECASE)
 
 
 def _offer(connection: duckdb.DuckDBPyConnection, source: _Source) -> None:
@@ -120,9 +128,14 @@ def _offer(connection: duckdb.DuckDBPyConnection, source: _Source) -> None:
     connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')
     name = f"rows_of_{schema}_{table}"
     connection.register(name, source)
-    assert source.relation.declared is not None  # noqa: S101  # for the type checker
+    declared = source.relation.declared
+    casts = {c.name: _CASTS[c.type] for c in declared.columns if c.type in _CASTS} if declared else {}
     columns = ", ".join(
-        f'CAST("{c.name}" AS {_CASTS[c.type]}) AS "{c.name}"' if c.type in _CASTS else f'"{c.name}"'
-        for c in source.relation.declared.columns
+        f"CAST({_quoted(c)} AS {casts[c]}) AS {_quoted(c)}" if c in casts else _quoted(c)
+        for c in source.relation.columns
     )
     connection.execute(f'CREATE VIEW "{schema}"."{table}" AS SELECT {columns} FROM {name}')  # noqa: S608
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'

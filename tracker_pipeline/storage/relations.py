@@ -1,5 +1,9 @@
 """Tables as readers see them: columns with their Polars types, how a hot row is read, what a cold file lacks.
 
+A table that we declare has the declared columns. Of any other that is archived, the columns are those of the database
+now, with those that only older parts have after them. Values without a form in Polars (an infinite time, NaN of a
+numeric, an array with bounds of its own) read as NULL there; files, restores and `row::text` have them.
+
 What belongs here: what the reader must know of a table. What does not: reading (`spanning`), tables as they are
 declared (`domain.schemas`).
 """
@@ -7,12 +11,20 @@ declared (`domain.schemas`).
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import groupby
 
 import polars as pl
+import pyarrow as pa
 from psycopg import sql
 
 from tracker_pipeline.domain.schemas import TABLES, ColumnType, Table
+from tracker_pipeline.resources.errors import PermanentError
 from tracker_pipeline.storage import lake
+from tracker_pipeline.storage.archive_policy import get_policies
+from tracker_pipeline.storage.catalogue import LiveColumn, LiveTable, live_table
+from tracker_pipeline.storage.column_forms import Field, Kind, can_be_special, fields_of, special_values
+from tracker_pipeline.storage.database import Connection, connect
+from tracker_pipeline.storage.lake_store import lake_store
 
 _AS_TEXT = {ColumnType.NUMERIC, ColumnType.WEI, ColumnType.JSON}
 
@@ -46,9 +58,39 @@ class Relation:
         return schema, table
 
     def cold(self, paths: Sequence[str]) -> pl.LazyFrame:
-        """The rows of some parts, in these columns."""
-        assert self.declared is not None  # noqa: S101  # no other table has parts yet
-        return lake.scan_parts(self.declared, paths)
+        """The rows of some parts, in these columns.
+
+        Raises:
+            PermanentError: a file is missing.
+        """
+        if self.declared is not None:
+            return lake.scan_parts(self.declared, paths)
+        lake.refuse_missing(self.name, paths)
+        with_schema = sorted(((_file_columns(path), path) for path in paths), key=lambda one: one[0])
+        versions = [
+            self._version(columns, [path for _, path in group])
+            for columns, group in groupby(with_schema, key=lambda one: one[0])
+        ]
+        return pl.concat(versions)
+
+    def _version(self, columns: tuple[str, ...], paths: Sequence[str]) -> pl.LazyFrame:
+        """Parts of one version of the schema, with what they lack as NULL and the rest in the present types."""
+        store = lake_store()
+        rows = pl.scan_parquet(
+            store.locations(paths), storage_options=dict(store.storage_options or {}), hive_partitioning=False
+        )
+        return rows.select(
+            (pl.col(name) if name in columns else pl.lit(None)).cast(kind).alias(name)
+            for name, kind in self.columns.items()
+        )
+
+
+@cache
+def _file_columns(path: str) -> tuple[str, ...]:
+    """Columns of a file with their types do not change, so they are read once."""
+    with lake_store().open(path) as source:
+        schema = pl.read_parquet_schema(source)
+    return tuple(schema)
 
 
 @cache
@@ -70,12 +112,85 @@ def _declared(name: str) -> Relation:
 
 
 def relation_of(name: str) -> Relation:
-    """The table of that name.
+    """The table of that name: a declared one, or one that the archive's policies name.
 
     Raises:
         KeyError: there is none.
     """
-    return _declared(name)
+    return _declared(name) if name in TABLES else _foreign(name)
+
+
+def known_tables() -> list[str]:
+    """Names of all tables that can be read."""
+    policies = get_policies()
+    return [*TABLES, *sorted({*policies.archived, *policies.never} - set(TABLES))]
+
+
+def _foreign(name: str) -> Relation:
+    policies = get_policies()
+    if name not in policies.archived and name not in policies.never:
+        raise KeyError(f"{name} is neither declared nor named by an archive policy")
+    policy = policies.archived.get(name)
+    with connect() as connection:
+        table = _table_if_any(connection, name)
+        former = _only_in_parts(connection, name, {c.name for c in table.columns} if table else set())
+    if table is None and not former:
+        raise KeyError(f"{name} does not exist")
+    columns, hot = {}, {}
+    if table is not None:
+        for column, field in zip(table.columns, fields_of(table), strict=True):
+            columns[column.name] = _polars_type(column, field)
+            hot[column.name] = _hot_value(column, field)
+        hot |= dict.fromkeys(former, "NULL")
+    return Relation(
+        name=name,
+        columns={**columns, **former},
+        hot=hot,
+        key=table.key if table else (),
+        time_column=policy.time_column if policy else None,
+        corrects=bool(policy and policy.same_key == "correct" and table and table.key),
+    )
+
+
+def _table_if_any(connection: Connection, name: str) -> LiveTable | None:
+    try:
+        return live_table(connection, name)
+    except PermanentError:
+        return None
+
+
+def _only_in_parts(connection: Connection, name: str, present: set[str]) -> dict[str, pl.DataType]:
+    """Columns that the table has no longer, with the type they had when they were last archived."""
+    rows = connection.execute(
+        "SELECT DISTINCT ON (c->>'name') c->>'name', b.path FROM archive.batches b,"
+        " jsonb_array_elements("
+        "CASE jsonb_typeof(b.schema->'columns') WHEN 'array' THEN b.schema->'columns' ELSE '[]' END) AS c"
+        " WHERE b.table_name = %s AND b.state = 'live' ORDER BY c->>'name', b.batch_id DESC",
+        [name],
+    ).fetchall()
+    found = {}
+    for column, path in rows:
+        if column not in present:
+            with lake_store().open(path) as source:
+                found[column] = pl.read_parquet_schema(source)[column]
+    return found
+
+
+def _polars_type(column: LiveColumn, field: Field) -> pl.DataType:
+    if field.kind is Kind.SCALED and column.precision_and_scale:
+        return pl.Decimal(*column.precision_and_scale)
+    kind: pl.DataType = pl.Series(pa.array([], field.arrow)).dtype
+    return kind
+
+
+def _hot_value(column: LiveColumn, field: Field) -> str:
+    """SQL of a value in a form that the driver gives to Polars unchanged."""
+    quoted = _quoted(column.name)
+    if field.kind is Kind.SCALED:
+        return f"(CASE WHEN {quoted} <> 'NaN' THEN {quoted} END)::text"
+    if can_be_special(column):
+        return field.select.replace(quoted, f"(CASE WHEN NOT ({special_values(column)}) THEN {quoted} END)")
+    return field.select
 
 
 def _quoted(name: str) -> str:

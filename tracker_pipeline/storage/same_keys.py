@@ -87,13 +87,19 @@ def find_collisions(connection: Connection, snapshot: str, work: Work) -> Collis
 
 
 def _schema(fields: Sequence[Field]) -> pl.Schema:
-    return pl.DataFrame(pa.schema([(f.name, f.arrow) for f in fields]).empty_table()).schema
+    return _widened(pl.DataFrame(pa.schema([(f.name, f.arrow) for f in fields]).empty_table())).schema
+
+
+def _widened(rows: pl.DataFrame) -> pl.DataFrame:
+    """Decimals in their widest form: a part may hold them wider than the rows that come late for its day."""
+    scales = {name: kind.scale for name, kind in rows.schema.items() if isinstance(kind, pl.Decimal)}
+    return rows.with_columns(pl.col(name).cast(pl.Decimal(38, scale)) for name, scale in scales.items())
 
 
 def _hot_batches(snapshot: str, work: Work, fields: Sequence[Field]) -> Iterator[pl.DataFrame]:
     with stream(snapshot, selection(work, fields)) as batches:
         for batch in batches:
-            yield pl.DataFrame(in_file_form(batch, fields))
+            yield _widened(pl.DataFrame(in_file_form(batch, fields)))
 
 
 def cold_batches(part: manifest.Batch, columns: Sequence[str], like: pl.DataFrame) -> Iterator[pl.DataFrame]:

@@ -183,7 +183,12 @@ def _bounds(relation: Relation, start: datetime | None, end: datetime | None) ->
 
 
 def _within(relation: Relation, wanted: Wanted) -> list[pl.Expr]:
-    column = pl.col(relation.time_column or "")
+    name = relation.time_column or ""
+    column = pl.col(name)
+    if name in relation.columns and relation.columns[name] != pl.Datetime("us", "UTC"):
+        column = column.cast(pl.Datetime("us")).dt.replace_time_zone(
+            "UTC"
+        )  # without zone it is UTC by declaration
     bounds = []
     if wanted.start is not None:
         bounds.append(column >= wanted.start.astimezone(UTC))
