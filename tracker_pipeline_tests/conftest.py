@@ -12,6 +12,7 @@ import pytest
 from tracker_pipeline import settings
 from tracker_pipeline.resources.postgres import EmbeddedPostgres
 from tracker_pipeline.storage import database, lake_store
+from tracker_pipeline.storage.archive_policy import policies_of
 from tracker_pipeline_tests.stores import create_bucket, serve_s3
 
 _SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -30,7 +31,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def forget_settings() -> None:
     """Make the next look at settings, configuration and database a fresh one."""
-    for cached in (settings.get_settings, settings.get_config, database.ready_url, lake_store.store_at):
+    for cached in (
+        settings.get_settings,
+        settings.get_config,
+        policies_of,
+        database.ready_url,
+        lake_store.store_at,
+    ):
         cached.cache_clear()
 
 

@@ -146,14 +146,15 @@ def read_policies(files: Sequence[tuple[str, str]]) -> Policies:
 
 
 @cache
-def _policies_of(files: tuple[str, ...], beside: Path) -> Policies:
+def policies_of(files: tuple[str, ...], beside: Path) -> Policies:
+    """The policies of some files, read once."""
     return read_policies([(name, _text_of(name, beside)) for name in files])
 
 
 def get_policies() -> Policies:
     """The policies of the files that the configuration names."""
     config = get_settings().config
-    return _policies_of(tuple(get_config().archive.policies), (config or Path()).expanduser().parent)
+    return policies_of(tuple(get_config().archive.policies), (config or Path()).expanduser().parent)
 
 
 def _text_of(name: str, beside: Path) -> str:

@@ -35,7 +35,10 @@ def open_connection(url: str) -> Connection:
     """
     try:
         connection = psycopg.connect(url, connect_timeout=_CONNECT_SECONDS)
-        connection.execute("SET timezone TO 'UTC'")
+        # Databases and roles may have settings of their own, in which times could not even be read.
+        connection.execute(
+            "SET timezone TO 'UTC'; SET datestyle TO 'ISO, YMD'; SET intervalstyle TO 'postgres'"
+        )
         connection.commit()
     except psycopg.OperationalError as error:
         refused = any(text in str(error) for text in ("authentication failed", "does not exist"))
