@@ -209,3 +209,20 @@ def test_a_wrong_environment_is_one_sentence_and_1_without_secrets(monkeypatch, 
         assert message in said(result)
         assert "secret" not in result.output
         assert "Traceback" not in result.output
+
+
+def test_gaps_says_what_is_absent_why_and_when_it_is_asked_for_again(own_database):
+    assert "no bar is absent" in said(tracker("gaps"))
+    with connect() as connection:
+        connection.execute(
+            "INSERT INTO market.bar_gaps VALUES ('bybit', 'BTC/USDT', '15m', '2024-05-01', '2024-05-01 01:00', 4,"
+            " 'missing', 2, '2024-05-02 03:04', now(), NULL, NULL, 'bybit did not answer')"
+        )
+    result = tracker("gaps", "--format", "json")
+    assert result.exit_code == 0
+    found = json.loads(result.stdout)
+    (gap,) = found["gaps"]
+    assert (gap["symbol"], gap["bars"], gap["asked"], gap["again"]) == ("BTC/USDT", 4, 2, "2024-05-02 03:04")
+    assert gap["why"] == "bybit did not answer"
+    assert found["totals"][0]["state"] == "missing"
+    assert tracker("gaps", "--state", "lost").exit_code == 2

@@ -17,6 +17,8 @@ from tracker_pipeline.domain.timeframes import duration
 from tracker_pipeline.resources.bar_source import Fetched, bar_columns
 from tracker_pipeline.resources.clients import ExchangeResource
 from tracker_pipeline.resources.errors import PermanentError, PipelineError, TransientError
+from tracker_pipeline.storage.database import connect
+from tracker_pipeline.storage.quarantine import quarantine
 
 _MOST_REJECTED: Final = 0.001
 
@@ -84,6 +86,13 @@ def fetch(
     )
 
 
+def keep_refused(done: Fetch, timeframe: str, source: str, run_id: str) -> None:
+    """Keep the bars that no market can have made, with the reason, where somebody can look at them."""
+    if done.refused.height:
+        with connect() as connection:
+            quarantine(connection, done.refused, timeframe=timeframe, source=source, run_id=run_id)
+
+
 def refuse_nonsense(done: Fetch) -> str:
     """Tell which bars were left out because no market can have made them; empty where none was.
 
@@ -96,7 +105,10 @@ def refuse_nonsense(done: Fetch) -> str:
         return ""
     first = done.refused.row(0, named=True)
     asked = done.frame.height + done.refused.height
-    text = f"{done.refused.height} of {asked} bars are not sane, such as {first['symbol']} at {first['ts']}"
+    text = (
+        f"{done.refused.height} of {asked} bars are not sane and went to market.bar_quarantine, such as"
+        f" {first['symbol']} at {first['ts']}"
+    )
     if done.refused.height > _MOST_REJECTED * asked:
         raise PermanentError(f"{text}: {first['reason']}; nothing was stored for these days")
     return f"{text}: {first['reason']}; they were left out"

@@ -12,7 +12,7 @@ import polars as pl
 from pydantic import Field
 
 from tracker_pipeline import keys
-from tracker_pipeline.assets.bar_fetches import Fetch, Window, failure_of, fetch
+from tracker_pipeline.assets.bar_fetches import Fetch, Window, failure_of, fetch, keep_refused
 from tracker_pipeline.assets.bar_review import review, review_all
 from tracker_pipeline.assets.bar_rollups import rolled_up
 from tracker_pipeline.assets.bar_series import is_tracked, listing_unknown, own_instruments
@@ -56,12 +56,13 @@ def bar_gaps(
     with classified():
         now = datetime.now(UTC)
         with connect() as connection:
-            due = due_gaps(connection, now, most=config.gaps).filter(pl.col("venue") == exchange.venue)
+            due = due_gaps(connection, exchange.venue, now, most=config.gaps)
         written, failed, days = Written(), dict[str, PipelineError](), set[date]()
         unknown = listing_unknown(own_instruments())
         for timeframe, window, gaps in _requests(due):
             wanted = {window: [gap["symbol"] for gap in gaps]}
             done = fetch(exchange, wanted, timeframe, listing_unknown=unknown)
+            keep_refused(done, timeframe, exchange.venue, context.run.run_id)
             written += _store(done, timeframe, window, context.run.run_id)
             _record(gaps, done, now)
             _review(timeframe, window, done, context.run.run_id)

@@ -16,7 +16,14 @@ import polars as pl
 from pydantic import Field
 
 from tracker_pipeline import keys
-from tracker_pipeline.assets.bar_fetches import Fetch, Window, failure_of, fetch, refuse_nonsense
+from tracker_pipeline.assets.bar_fetches import (
+    Fetch,
+    Window,
+    failure_of,
+    fetch,
+    keep_refused,
+    refuse_nonsense,
+)
 from tracker_pipeline.assets.bar_review import review
 from tracker_pipeline.assets.bar_rollups import finest_stored, rolled_up
 from tracker_pipeline.assets.bar_series import finer_timeframes, is_native, listing_unknown, own_instruments
@@ -87,6 +94,7 @@ def _days(
             if is_native(timeframe):
                 windows = _windows(listed, hulls, start, end)
                 done = fetch(exchange, windows, timeframe, listing_unknown=listing_unknown(listed))
+            keep_refused(done, timeframe, exchange.venue, run_id)
             if problem := refuse_nonsense(done):
                 context.log.warning(problem)
             # Where an edge of finer bars cuts a bar, both may have it.

@@ -7,6 +7,7 @@ What belongs here: from a record in the database to run requests. What does not:
 (`domain.staleness`).
 """
 
+import json
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
 from typing import Final
@@ -36,6 +37,7 @@ _NOT_ENDED: Final = (
     dg.DagsterRunStatus.CANCELING,
 )
 _DAY: Final = timedelta(days=1)
+_EVENTS_AT_ONCE: Final = 1000
 _INSTANT: Final = timedelta(microseconds=1)
 # What is made of bars, in one run so that each is made of the new version of the one before.
 _MADE_OF_BARS: Final = (keys.REGIMES, keys.ML_FEATURES_15M, keys.STRATEGY_SETUPS, *jobs.LABEL_ASSETS)
@@ -91,6 +93,36 @@ def rollups_stale(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.S
 
 
 @dg.sensor(
+    job=jobs.rolling_up,
+    minimum_interval_seconds=60,
+    default_status=_RUNNING,
+    description="Days of bars that came from files get their longer bars and their coverage.",
+)
+def rollups_of_imports(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+    """Ask for what is made of the days that were imported since the last tick; an import is no run and tells so."""
+    cursors: dict[str, str] = json.loads(context.cursor or "{}")
+    requests = []
+    for timeframe, key in keys.BARS.items():
+        found = context.instance.fetch_materializations(
+            key, limit=_EVENTS_AT_ONCE, cursor=cursors.get(timeframe), ascending=True
+        )
+        cursors[timeframe] = found.cursor
+        days = {
+            date.fromisoformat(record.partition_key)
+            for record in found.records
+            if record.partition_key and not record.event_log_entry.run_id
+        }
+        longer = list(keys.BARS.values())[list(keys.BARS).index(timeframe) + 1 :]
+        requests += [
+            _request(part, [*longer, keys.BAR_COVERAGE], f"imported-{timeframe}-{found.cursor}")
+            for part in merged([(day, day) for day in days])
+        ]
+    if not requests:
+        return dg.SensorResult(skip_reason="no bars were imported", cursor=json.dumps(cursors))
+    return dg.SensorResult(run_requests=requests, cursor=json.dumps(cursors))
+
+
+@dg.sensor(
     job=jobs.gap_healing,
     minimum_interval_seconds=120,
     default_status=_RUNNING,
@@ -100,7 +132,7 @@ def gaps_due(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipRe
     """Ask for a run that heals what is due."""
     now = datetime.now(UTC)
     with connect() as connection:
-        due = next_due(connection)
+        due = next_due(connection, get_config().market.venue)
     if due is None or due > now:
         return dg.SkipReason(
             "no gap is due" if due is None else f"the next gap is due at {due:%Y-%m-%d %H:%M}"
@@ -206,4 +238,4 @@ def _request(days: tuple[date, date], assets: Iterable[dg.AssetKey], key: str) -
     )
 
 
-ALL: Final = [stale_after_bars, rollups_stale, gaps_due, labels_due]
+ALL: Final = [stale_after_bars, rollups_stale, rollups_of_imports, gaps_due, labels_due]

@@ -45,13 +45,15 @@ def open_gaps(
     )
 
 
-def due_gaps(connection: Connection, now: datetime, *, most: int) -> pl.DataFrame:
-    """Gaps whose next attempt has come, oldest attempt first: `GAP_COLUMNS` and timeframe."""
+def due_gaps(connection: Connection, venue: str, now: datetime, *, most: int) -> pl.DataFrame:
+    """Gaps of a venue whose next attempt has come, oldest attempt first: `GAP_COLUMNS` and timeframe."""
     statement = sql.SQL(
-        "SELECT {}, timeframe FROM {} WHERE next_attempt_at <= %s"
+        "SELECT {}, timeframe FROM {} WHERE venue = %s AND next_attempt_at <= %s"
         " ORDER BY next_attempt_at, gap_start, symbol LIMIT %s"
     ).format(names(_COLUMNS), identifier(BAR_GAPS))
-    return _frame(connection, statement, [now, most], pl.Schema({**GAP_COLUMNS, "timeframe": pl.String()}))
+    return _frame(
+        connection, statement, [venue, now, most], pl.Schema({**GAP_COLUMNS, "timeframe": pl.String()})
+    )
 
 
 def replace_gaps(connection: Connection, timeframe: str, old: pl.DataFrame, new: pl.DataFrame) -> int:
@@ -118,10 +120,10 @@ def record_attempt(
     )
 
 
-def next_due(connection: Connection) -> datetime | None:
-    """The earliest time at which a gap is to be asked for; None where none is."""
+def next_due(connection: Connection, venue: str) -> datetime | None:
+    """The earliest time at which a gap of a venue is to be asked for; None where none is."""
     row = connection.execute(
-        sql.SQL("SELECT min(next_attempt_at) FROM {}").format(identifier(BAR_GAPS))
+        sql.SQL("SELECT min(next_attempt_at) FROM {} WHERE venue = %s").format(identifier(BAR_GAPS)), [venue]
     ).fetchone()
     return row[0] if row else None
 
