@@ -135,7 +135,9 @@ def _encoding_of(kind: pa.DataType) -> str | None:
         return "DELTA_LENGTH_BYTE_ARRAY"
     if pa.types.is_integer(kind) or pa.types.is_timestamp(kind) or pa.types.is_date(kind):
         return "DELTA_BINARY_PACKED"
-    if pa.types.is_decimal(kind) and kind.precision <= 18:  # wider ones are bytes, which Polars reads plain only
+    if (
+        pa.types.is_decimal(kind) and kind.precision <= 18
+    ):  # wider ones are bytes, which Polars reads plain only
         return "DELTA_BINARY_PACKED"
     return None
 

@@ -95,7 +95,10 @@ def read(moment: Snapshot, relation: Relation, wanted: Wanted) -> pl.LazyFrame:
         c for c in wanted.conditions if c.column in relation.columns and c.fits(relation.columns[c.column])
     ]
     days, paths = _live_parts(moment, relation, wanted)
-    hot = _hot_rows(moment, relation, wanted, names, conditions) if relation.hot else None
+    # Where all conditions are on the key, the rows that are read anyway tell which keys are corrected.
+    told = bool(paths) and relation.corrects and _judge_keys_alone(relation, conditions)
+    asked = list(dict.fromkeys([*names, *relation.key])) if told else names
+    hot = _hot_rows(moment, relation, wanted, asked, conditions) if relation.hot else None
     if not paths:
         return pl.LazyFrame(schema={n: relation.columns[n] for n in names}) if hot is None else hot.lazy()
     cold = relation.cold(paths)
@@ -104,10 +107,18 @@ def read(moment: Snapshot, relation: Relation, wanted: Wanted) -> pl.LazyFrame:
     if hot is None:
         return cold.select(names)
     if relation.corrects:
-        corrected = _corrected_keys(moment, relation, wanted, days, conditions)
+        corrected = (
+            hot.select(relation.key) if told else _corrected_keys(moment, relation, wanted, days, conditions)
+        )
+        if relation.time_column in relation.key:
+            corrected = corrected.filter(pl.col(relation.time_column or "") < _after(days))
         if corrected.height:
             cold = cold.join(corrected.lazy(), on=relation.key, how="anti")
-    return pl.concat([cold.select(names), hot.lazy()])
+    return pl.concat([cold.select(names), hot.lazy().select(names)])
+
+
+def _judge_keys_alone(relation: Relation, conditions: Sequence[Condition]) -> bool:
+    return relation.time_column in relation.key and all(c.column in relation.key for c in conditions)
 
 
 def _live_parts(moment: Snapshot, relation: Relation, wanted: Wanted) -> tuple[Collection[date], list[str]]:
@@ -155,11 +166,15 @@ def _corrected_keys(
     """
     bounds: list[sql.Composable] = []
     if relation.time_column in relation.key:
-        first = datetime.combine(min(days), datetime.min.time(), UTC)
-        last = datetime.combine(max(days), datetime.min.time(), UTC) + timedelta(days=1)
+        first, last = datetime.combine(min(days), time(), UTC), _after(days)
         bounds = _bounds(relation, max(first, wanted.start or first), min(last, wanted.end or last))
     of_key = [c.as_sql() for c in conditions if c.column in relation.key]
     return _select(moment, relation, relation.key, [*bounds, *of_key])
+
+
+def _after(days: Collection[date]) -> datetime:
+    """The end of the last of some days."""
+    return datetime.combine(max(days), time(), UTC) + timedelta(days=1)
 
 
 def _select(
