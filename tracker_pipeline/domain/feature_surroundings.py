@@ -9,6 +9,7 @@ A bar of another series is seen by a row only if it was available when the row w
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from itertools import groupby
 from typing import Final
 
 import numpy as np
@@ -183,7 +184,9 @@ class Beside:
         """
         names = rows.select(SERIES)[starts].rows()
         series = list(zip(names, starts, np.append(starts[1:], rows.height), strict=True))
-        of_venue = [(name[:1], first, end) for name, first, end in series]
+        # Sorted, so the rows of a venue stand together.
+        venues = [(venue, [*same]) for venue, same in groupby(series, lambda group: group[0][:1])]
+        of_venue = [(venue, same[0][1], same[-1][2]) for venue, same in venues]
         slots = rows["ts"].to_physical().to_numpy() // _BAR_US
         known_us = rows["available_at"].to_physical().to_numpy()
         corrections = self._fill_reference(table, slots, known_us)
