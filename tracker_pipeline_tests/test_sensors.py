@@ -4,10 +4,9 @@ from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
 import polars as pl
-import pytest
 
 from tracker_pipeline.automation import sensors
-from tracker_pipeline.domain import features, schemas, staleness
+from tracker_pipeline.domain import schemas, staleness
 from tracker_pipeline.storage.database import connect
 from tracker_pipeline.storage.invalidations import Invalidation
 from tracker_pipeline.storage.writing import write_window
@@ -42,12 +41,8 @@ def test_a_corrected_bar_asks_for_the_days_that_see_it_once(own_database):
     write(frame)
     write(frame.with_columns(close=pl.when(pl.int_range(pl.len()) == 100).then(1.0).otherwise("close")))
     first = tick()
-    lookback = features.LOOKBACK
-    assert ranges(first) == [
-        ("2024-05-02", f"{date(2024, 5, 2) + lookback}"),
-        ("2024-04-29", "2024-05-01"),
-    ]
-    whole, labels = first.run_requests
+    assert ranges(first) == [("2024-04-28", "2024-05-01"), ("2024-05-02", "2024-05-26")]
+    labels, whole = first.run_requests
     assert schemas.ML_FEATURES_15M.table in {key.path[-1] for key in whole.asset_selection}
     assert {key.path[-1] for key in labels.asset_selection} == {
         "strategy_dca_labels",
@@ -58,28 +53,38 @@ def test_a_corrected_bar_asks_for_the_days_that_see_it_once(own_database):
     assert [r.run_key for r in tick().run_requests] == [r.run_key for r in first.run_requests]
 
 
-@pytest.mark.parametrize(
-    ("timeframe", "symbol", "last"),
-    [
-        ("1d", "ETH/USDT", None),
-        ("1d", "BTC/USDT", date(2024, 5, 1) + timedelta(days=213)),
-        ("1m", "BTC/USDT", None),
-        ("1h", "ETH/USDT", date(2024, 5, 1) + timedelta(days=22)),
-    ],
-)
-def test_a_change_reaches_as_far_as_what_looks_back_at_it(timeframe, symbol, last):
-    end = START + {"1d": timedelta(days=1), "1m": timedelta(minutes=1), "1h": timedelta(hours=1)}[timeframe]
-    one = Invalidation(1, "bybit", symbol, timeframe, START, end)
-    whole, _ = sensors.stale_days([one], today=date(2026, 1, 1))
-    assert whole == ([] if last is None else [(START.date(), last)])
+def stale_of(timeframe: str, symbol: str, start: datetime, length: timedelta, today=date(2026, 1, 1)) -> list:
+    one = Invalidation(1, "bybit", symbol, timeframe, start, start + length)
+    return [(sorted(products), *days) for products, days in sensors.stale_days([one], today=today)]
+
+
+def day(number: int) -> date:
+    return START.date() + timedelta(days=number)
+
+
+def test_a_change_reaches_as_far_as_what_looks_back_at_it():
+    quarter, whole_day = timedelta(minutes=15), timedelta(days=1)
+    later = ["labels", "setups"]
+    assert stale_of("15m", "ETH/USDT", START, quarter) == [
+        (["labels"], day(-4), day(-1)),
+        (["features", *later], day(0), day(7)),
+        (later, day(8), day(10)),
+    ]
+    closing = START + timedelta(hours=23, minutes=45)
+    assert stale_of("15m", "ETH/USDT", closing, quarter)[-1] == (["features"], day(11), day(31))
+    assert stale_of("1d", "ETH/USDT", START, whole_day) == []
+    assert stale_of("1d", "BTC/USDT", START, whole_day) == [
+        (["features", "labels", "regimes", "setups"], day(0), day(213 + 22))
+    ]
+    assert stale_of("1h", "ETH/USDT", START, timedelta(hours=1)) == [(later, day(0), day(22))]
+    assert stale_of("5m", "ETH/USDT", START, timedelta(minutes=5)) == [(["features"], day(0), day(0))]
+    assert stale_of("1m", "ETH/USDT", START, timedelta(minutes=1)) == [(["labels"], day(-4), day(0))]
 
 
 def test_nothing_is_asked_for_before_history_or_after_today():
     early = datetime(2023, 12, 20, tzinfo=UTC)
-    one = Invalidation(1, "bybit", "BTC/USDT", "15m", early, early + timedelta(minutes=15))
-    whole, labels = sensors.stale_days([one], today=date(2024, 1, 5))
-    assert whole == [(date(2024, 1, 1), date(2024, 1, 5))]
-    assert labels == []
+    found = stale_of("15m", "BTC/USDT", early, timedelta(minutes=15), today=date(2024, 1, 5))
+    assert [days for _, *days in found] == [[date(2024, 1, 1), date(2024, 1, 5)]]
 
 
 def test_ranges_that_touch_are_one_run():

@@ -32,7 +32,7 @@ _COLUMNS: Final = [*_OF_SERIES, "open", "high", "low", "volume"]
     ML_FEATURES_15M,
     kinds={"polars", "numba"},
     partitions=DAILY,
-    deps=[keys.OHLC_15M, keys.OHLC_1D, keys.REGIMES],
+    deps=[keys.BARS["5m"], keys.OHLC_15M, keys.OHLC_1D, keys.REGIMES],
     description="What a model may know at each closed 15m bar: returns, oscillators, bands, volatility, volume, BTC"
     " and the regime of the market. Windows are durations, lags go by time, and a value is NULL with a reason where"
     " bars are missing. Computing a day anew gives the same bytes.",

@@ -20,7 +20,7 @@ from tracker_pipeline.assets.labels import TABLES as LABEL_TABLES
 from tracker_pipeline.assets.strategies import strategy_configs
 from tracker_pipeline.automation import jobs
 from tracker_pipeline.domain import schemas
-from tracker_pipeline.domain.staleness import merged, reach
+from tracker_pipeline.domain.staleness import Change, Product, merged, stale
 from tracker_pipeline.keys import key_of
 from tracker_pipeline.settings import get_config
 from tracker_pipeline.storage import scan
@@ -40,7 +40,12 @@ _DAY: Final = timedelta(days=1)
 _EVENTS_AT_ONCE: Final = 1000
 _INSTANT: Final = timedelta(microseconds=1)
 # What is made of bars, in one run so that each is made of the new version of the one before.
-_MADE_OF_BARS: Final = (keys.REGIMES, keys.ML_FEATURES_15M, keys.STRATEGY_SETUPS, *jobs.LABEL_ASSETS)
+_MADE_OF_BARS: Final[dict[Product, tuple[dg.AssetKey, ...]]] = {
+    "regimes": (keys.REGIMES,),
+    "features": (keys.ML_FEATURES_15M,),
+    "setups": (keys.STRATEGY_SETUPS,),
+    "labels": jobs.LABEL_ASSETS,
+}
 
 
 @dg.sensor(
@@ -58,10 +63,13 @@ def stale_after_bars(context: dg.SensorEvaluationContext) -> dg.SensorResult | d
     if not found:
         return dg.SkipReason("no bar was corrected or came late")
     newest = found[-1].transaction_id
-    whole, labels_only = stale_days(found, today=datetime.now(UTC).date())
     requests = [
-        *(_request(jobs_range, _MADE_OF_BARS, f"stale-{newest}") for jobs_range in whole),
-        *(_request(jobs_range, jobs.LABEL_ASSETS, f"stale-labels-{newest}") for jobs_range in labels_only),
+        _request(
+            days,
+            [key for product in _MADE_OF_BARS if product in products for key in _MADE_OF_BARS[product]],
+            f"stale-{newest}",
+        )
+        for products, days in stale_days(found, today=datetime.now(UTC).date())
     ]
     return dg.SensorResult(run_requests=requests, cursor=str(newest))
 
@@ -145,27 +153,16 @@ def gaps_due(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipRe
 
 def stale_days(
     found: Iterable[Invalidation], *, today: date
-) -> tuple[list[tuple[date, date]], list[tuple[date, date]]]:
-    """Ranges of days to make again wholly, and ranges of earlier signals whose labels alone are concerned.
+) -> list[tuple[frozenset[Product], tuple[date, date]]]:
+    """Ranges of days to make again, each with the products that are stale on them.
 
     Nothing is made again before history starts or after `today`.
     """
     config = get_config()
+    coin = f"{config.market.reference}/"
     horizon = max(timedelta(hours=c.horizon_hours) for c in strategy_configs().values())
-    whole: list[tuple[date, date]] = []
-    labels: list[tuple[date, date]] = []
-    for one in found:
-        is_reference = one.symbol.startswith(f"{config.market.reference}/")
-        reached = reach(one.timeframe, one.start, one.end, horizon=horizon, is_reference=is_reference)
-        first_day = config.history_start
-        if reached is None or reached.last < first_day or reached.first > today:
-            continue
-        whole.append((max(reached.first, first_day), min(reached.last, today)))
-        if max(reached.first_label, first_day) < reached.first:
-            labels.append((max(reached.first_label, first_day), reached.first - _DAY))
-    covered = merged(whole)
-    uncovered = [part for one in merged(labels) for part in _without(one, covered)]
-    return covered, merged(uncovered)
+    changes = [Change(one.timeframe, one.start, one.end, one.symbol.startswith(coin)) for one in found]
+    return stale(changes, horizon=horizon, within=(config.history_start, today))
 
 
 @dg.sensor(
@@ -212,18 +209,6 @@ def due_label_days(newest: datetime) -> dict[str, list[tuple[date, date]]]:
         if days:
             due[strategy] = merged([(day, day) for day in days])
     return due
-
-
-def _without(one: tuple[date, date], covered: list[tuple[date, date]]) -> list[tuple[date, date]]:
-    """The parts of a range of days that no other range covers."""
-    parts, first = [], one[0]
-    for start, end in covered:
-        if start > one[1] or end < first:
-            continue
-        if start > first:
-            parts.append((first, start - _DAY))
-        first = end + _DAY
-    return [*parts, (first, one[1])] if first <= one[1] else parts
 
 
 def _request(days: tuple[date, date], assets: Iterable[dg.AssetKey], key: str) -> dg.RunRequest:
