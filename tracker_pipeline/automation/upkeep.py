@@ -14,7 +14,7 @@ _DAILY: Final = "20 12 * * *"
 
 @dg.op(retry_policy=RETRIES)
 def create_hot_partitions(context: dg.OpExecutionContext) -> None:
-    """Make the partitions of the hot tables for the coming week, where they are not there yet."""
+    """Make the partitions of the hot tables for the coming days, where they are not there yet."""
     with classified():
         made = create_partitions_ahead(datetime.now(UTC))
     for table, count in made.items():
@@ -22,7 +22,7 @@ def create_hot_partitions(context: dg.OpExecutionContext) -> None:
     context.add_output_metadata(made)
 
 
-@dg.job(description="The partitions of the hot tables for the coming week; a writer makes what is missing.")
+@dg.job(description="The partitions of the hot tables for the coming days; a writer makes what is missing.")
 def hot_partitions() -> None:
     """Make partitions ahead."""
     create_hot_partitions()
@@ -34,7 +34,7 @@ hot_partitions_daily: Final = dg.ScheduleDefinition(
     cron_schedule=_DAILY,
     execution_timezone="UTC",
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Make the partitions of the coming week.",
+    description="Make the partitions of the coming days.",
 )
 
 JOBS: Final = [hot_partitions]

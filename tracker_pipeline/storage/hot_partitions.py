@@ -21,8 +21,9 @@ from tracker_pipeline.storage.database import Connection, connect, identifier, l
 
 SCHEMA: Final = "hot"
 _LABELS: Final = {"day": "%Y_%m_%d", "month": "%Y_%m", "year": "%Y"}
-# The daily job makes a week: six of its runs may fail before a writer has to make a partition itself.
-AHEAD: Final = timedelta(days=7)
+# Two daily runs may fail before a writer has to make a partition itself. More would only be opened in vain: a query
+# for the latest bars begins with the newest partitions.
+AHEAD: Final = timedelta(days=3)
 
 # The session is in UTC, so the bounds are spelled in UTC and read back as such.
 _LIST: Final = r"""
