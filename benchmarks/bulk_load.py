@@ -168,7 +168,7 @@ def executemany(url: str, table: Table, bars: pl.DataFrame) -> None:
 
 def dlt_merge(url: str, table: Table, bars: pl.DataFrame) -> None:
     """A loading library, with its merge by key, into a table of its own that is empty each time."""
-    import dlt  # noqa: PLC0415  # a peer that need not be installed
+    import dlt  # a peer that need not be installed
 
     with tempfile.TemporaryDirectory() as folder:
         pipeline = dlt.pipeline(

@@ -256,3 +256,16 @@ def test_the_archive_asks_for_all_days_that_left_the_hot_window_however_old(own_
     assert {key.to_user_string() for r in requests for key in r.asset_selection} == {
         "archive/market/ohlc_15m"
     }
+
+
+def test_a_clock_that_jumps_back_asks_for_nothing_that_is_there(own_database, instance):
+    for hours in range(1, 7):
+        store_hour(TICK.replace(minute=0) - hours * HOUR)
+    assert ask("onchain_hourly", instance, TICK) == []
+    assert ask("onchain_hourly", instance, TICK - 3 * HOUR) == []
+
+
+def test_a_clock_that_jumps_forward_asks_for_the_hours_between_once(own_database, instance):
+    store_hour(TICK.replace(minute=0) - HOUR)
+    ((first, last),) = ranges(ask("onchain_hourly", instance, TICK + 5 * HOUR))
+    assert (first, last) == ("2026-03-02-07:00", "2026-03-02-11:00")

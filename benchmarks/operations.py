@@ -1,0 +1,266 @@
+"""What Dagster itself costs: the hourly job beside its stages as plain functions, backfills, the import.
+
+    python -m benchmarks.operations [--symbols 90] [--whales 1000] [--days 60]
+
+Everything runs on an embedded Postgres and the local sandbox, in this process or in processes of `dagster`.
+"""
+
+import argparse
+import inspect
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+PROJECT = Path(__file__).resolve().parents[1]
+DAGSTER = str(Path(sys.executable).with_name("dagster"))
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
+def seconds(work: Callable[[], Any]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def python(statement: str) -> None:
+    subprocess.run([sys.executable, "-c", statement], check=True, cwd=PROJECT)
+
+
+def compare_imports() -> None:
+    """Alternating, the median of five."""
+    taken: dict[str, list[float]] = {"dagster": [], "tracker_pipeline.definitions": []}
+    for _ in range(5):
+        for module, times in taken.items():
+            times.append(seconds(lambda module=module: python(f"import {module}")))
+    bare, ours = (statistics.median(times) for times in taken.values())
+    print(
+        f"import of the definitions {ours:.2f} s (limit 2.5), of dagster alone {bare:.2f} s: {ours / bare:.2f} x"
+    )
+
+
+def compare_hourly_jobs(defs: Any, instance: Any) -> None:
+    """Today's market partition and the hour just closed: the two jobs of each hour beside their stages."""
+    now = datetime.now(UTC)
+    hour = f"{now - timedelta(hours=1):%Y-%m-%d-%H}:00"
+    plan = {"market_day": f"{now:%Y-%m-%d}", "onchain_hour": hour}
+    before = f"{now - timedelta(hours=2):%Y-%m-%d-%H}:00"
+
+    def job(name: str, partition: str) -> None:
+        tags = dict.fromkeys(
+            ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end"), partition
+        )
+        result = defs.resolve_job_def(name).execute_in_process(
+            instance=instance, tags=tags, run_config=QUIET, raise_on_error=False
+        )
+        failed = [event.step_key for event in result.all_events if event.event_type_value == "STEP_FAILURE"]
+        assert result.success, f"{name} failed in {failed}"
+
+    # What both need once: servers, instruments, caches.
+    job("market_day", plan["market_day"])
+    job("onchain_hour", before)
+    print("the whole hourly job, seconds (median of three, alternating):")
+    total = [0.0, 0.0]
+    for name, partition in plan.items():
+        runs, plains = [], []
+        for _ in range(3):
+            runs.append(seconds(lambda name=name, partition=partition: job(name, partition)))
+            plains.append(seconds(lambda name=name, partition=partition: stages(defs, name, partition)))
+        run, plain = statistics.median(runs), statistics.median(plains)
+        total[0] += run
+        total[1] += plain
+        print(f"  {name}: as a job {run:.2f}, its stages as plain functions {plain:.2f}: {run / plain:.2f} x")
+    overhead = 1 - total[1] / total[0]
+    print(f"  together {total[0]:.2f} and {total[1]:.2f}: {total[0] / total[1]:.2f} x (limit 1.5), Dagster's share"
+          f" {overhead:.0%}")  # fmt: skip
+
+
+def stages(defs: Any, job_name: str, partition: str) -> None:
+    """The job's assets and checks in their order, computed and stored without Dagster's machinery."""
+    ordered = [node.name for node in defs.resolve_job_def(job_name).graph.nodes_in_topological_order]
+    assets = {asset.op.name: asset for asset in defs.assets if asset.is_executable}
+    by_key = {asset.key: asset for asset in assets.values()}
+    checks = {check.op.name: check for check in defs.asset_checks}
+    resources = {name: defs.resources[name] for name in ("exchange", "chain")}
+    for name in ordered:
+        if name in assets:
+            _asset(assets[name], partition, resources)
+        else:
+            check = checks[name]
+            asset = by_key[next(iter(check.check_keys)).asset_key]
+            partitioned = asset.partitions_def is not None
+            check.op.compute_fn.decorated_fn(PlainContext(asset, partition if partitioned else None))
+
+
+def _asset(asset: Any, partition: str, resources: dict[str, Any]) -> None:
+    from tracker_pipeline.storage import io_managers
+
+    partitioned = asset.partitions_def is not None
+    function = asset.op.compute_fn.decorated_fn
+    given: dict[str, Any] = {}
+    for parameter in list(inspect.signature(function).parameters.values())[1:]:
+        if parameter.name == "config":
+            given["config"] = parameter.annotation()
+        elif parameter.name in resources:
+            given[parameter.name] = resources[parameter.name]
+    context = PlainContext(asset, partition if partitioned else None)
+    value = function(context, **given)
+    if value is None:
+        return
+    table = io_managers.table_of(asset.key)
+    manager = io_managers.PostgresIOManager() if table.store == "postgres" else io_managers.ParquetIOManager()
+    if not partitioned:
+        manager._store(table, value, None, "plain")
+        return
+    window = asset.partitions_def.time_window_for_partition_key(partition)
+    bounds = tuple(datetime.fromtimestamp(edge.timestamp(), UTC) for edge in (window.start, window.end))
+    frames = value.frames if isinstance(value, io_managers.PartitionFrames) else [(partition, value)]
+    for _, frame in frames:
+        manager._store(table, frame, bounds, "plain")
+
+
+class PlainContext:
+    """What the functions of assets use of a context, and nothing behind it."""
+
+    def __init__(self, asset: Any, partition: str | None) -> None:
+        import logging
+
+        self.assets_def = asset
+        self.partition_keys = [partition] if partition else []
+        self.has_partition_key = partition is not None
+        self.has_partition_key_range = False
+        self.log = logging.getLogger("plain")
+        self.run = type("Run", (), {"run_id": "plain"})
+        self.run_id = "plain"
+        if partition:
+            self.partition_key = partition
+            self.partition_time_window = asset.partitions_def.time_window_for_partition_key(partition)
+
+    def add_asset_metadata(self, *_: Any, **__: Any) -> None: ...
+
+    def add_output_metadata(self, *_: Any, **__: Any) -> None: ...
+
+
+def compare_backfills(days: int) -> None:
+    """One run over a range beside one run for each partition, as processes, the way the daemon starts them."""
+    last = datetime.now(UTC).date() - timedelta(days=3)
+    first = last - timedelta(days=days - 1)
+    command = [
+        DAGSTER,
+        "asset",
+        "materialize",
+        "-m",
+        "tracker_pipeline.definitions",
+        "--select",
+        "market/regimes",
+    ]
+
+    def materialize(*options: str) -> None:
+        subprocess.run([*command, *options], check=True, cwd=PROJECT, capture_output=True)
+
+    whole = seconds(lambda: materialize("--partition-range", f"{first}...{last}"))
+    singles = [
+        seconds(lambda day=first + timedelta(days=i): materialize("--partition", f"{day}")) for i in range(3)
+    ]
+    each = statistics.median(singles)
+    print(
+        f"backfill of {days} days of market/regimes: one run {whole:.2f} s, {1000 * whole / days:.0f} ms a partition;"
+        f" one run each {each:.2f} s a partition: {each * days / whole:.0f} x less (limit 20)"
+    )
+
+
+def compare_batches(instance: Any, days: int) -> None:
+    """Dagster's own share of a partition: an asset that does nothing."""
+    import dagster as dg
+
+    partitions = dg.DailyPartitionsDefinition("2024-01-01")
+    names = [f"idle_{number}" for number in range(3)]
+
+    def idle(name: str) -> dg.AssetsDefinition:
+        @dg.asset(name=name, partitions_def=partitions, backfill_policy=dg.BackfillPolicy.single_run())
+        def nothing() -> None: ...
+
+        return nothing
+
+    keys = partitions.get_partition_keys()[:days]
+    tags = {
+        "dagster/asset_partition_range_start": keys[0],
+        "dagster/asset_partition_range_end": keys[-1],
+    }
+    job = dg.Definitions(
+        assets=[idle(name) for name in names], jobs=[dg.define_asset_job("idle")], executor=dg.in_process_executor
+    ).resolve_job_def("idle")  # fmt: skip
+
+    def run(batch: str | None) -> float:
+        os.environ.pop("DAGSTER_EVENT_BATCH_SIZE", None)
+        if batch:
+            os.environ["DAGSTER_EVENT_BATCH_SIZE"] = batch
+        return seconds(lambda: job.execute_in_process(instance=instance, tags=tags, run_config=QUIET))
+
+    taken: dict[str | None, list[float]] = {None: [], "100": []}
+    for _ in range(3):
+        for batch, times in taken.items():
+            times.append(run(batch))
+    per = {batch: 1000 * statistics.median(times) / (days * len(names)) for batch, times in taken.items()}
+    print(
+        f"Dagster's own share of a materialized partition: {per[None]:.1f} ms, with DAGSTER_EVENT_BATCH_SIZE=100"
+        f" {per['100']:.1f} ms"
+    )
+    from tracker_pipeline.automation.jobs import MARKET_ASSETS, ONCHAIN_ASSETS
+
+    partitions_of_year = 365 * (len(MARKET_ASSETS) - 1) + 8_760 * (len(ONCHAIN_ASSETS) - 2)
+    minutes = {batch: partitions_of_year * ms / 60_000 for batch, ms in per.items()}
+    print(
+        f"  scaled, not run: a year of both chains is {partitions_of_year:,} materialized partitions,"
+        f" {minutes[None]:.0f} minutes of Dagster, {minutes['100']:.0f} with batches"
+    )
+
+
+@contextmanager
+def installation(symbols: int, whales: int) -> Iterator[None]:
+    """A state folder with its own Postgres and sandbox."""
+    from tracker_pipeline.resources.sandbox_process import SandboxProcess
+
+    with tempfile.TemporaryDirectory(prefix="tracker-bench-") as home:
+        Path(home).chmod(0o755)
+        os.environ["TRACKER_HOME"] = home
+        config = Path(home) / "config.yaml"
+        config.write_text(yaml.safe_dump({"history_start": "2024-01-01"}))
+        os.environ["TRACKER_CONFIG"] = str(config)
+        sandbox = SandboxProcess(Path(home), ("--whales", str(whales)))
+        sandbox.start()
+        del symbols
+        yield
+        sandbox.stop_if_unused()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--symbols", type=int, default=90)
+    parser.add_argument("--whales", type=int, default=1_000)
+    parser.add_argument("--days", type=int, default=60)
+    given = parser.parse_args()
+    compare_imports()
+    with installation(given.symbols, given.whales):
+        from tracker_pipeline.commands.project import shared_instance
+        from tracker_pipeline.definitions import defs
+        from tracker_pipeline.storage.database import ready_url
+
+        ready_url()
+        with shared_instance() as instance:
+            compare_batches(instance, given.days)
+            compare_hourly_jobs(defs, instance)
+        compare_backfills(given.days)
+
+
+if __name__ == "__main__":
+    main()
