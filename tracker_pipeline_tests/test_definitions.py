@@ -1,7 +1,7 @@
 """Every asset is described, owned, grouped and proven, and the code location loads."""
 
 import inspect
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import pytest
@@ -50,12 +50,13 @@ def test_a_partitioned_asset_takes_a_range_in_one_run(key):
         assert asset.backfill_policy == dg.BackfillPolicy.single_run()
 
 
-def test_todays_partition_of_the_market_chain_exists_and_the_current_hour_of_the_other_does_not():
+def test_todays_partition_of_the_market_chain_exists_and_so_does_the_hour_that_has_struck():
     from tracker_pipeline.partitions import DAILY, HOURLY
 
     now = datetime.now(UTC)
     assert DAILY.has_partition_key(f"{now:%Y-%m-%d}")
-    assert not HOURLY.has_partition_key(f"{now:%Y-%m-%d-%H}:00")
+    assert HOURLY.has_partition_key(f"{now:%Y-%m-%d-%H}:00")
+    assert not HOURLY.has_partition_key(f"{now + timedelta(hours=1):%Y-%m-%d-%H}:00")
 
 
 def test_every_module_says_what_it_is():

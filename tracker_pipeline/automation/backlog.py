@@ -25,6 +25,7 @@ RANGE_END: Final = "dagster/asset_partition_range_end"
 
 _HOUR: Final = timedelta(hours=1)
 _DAY: Final = timedelta(days=1)
+_SETTLES_AFTER: Final = timedelta(minutes=3)  # a few blocks, and clocks that differ
 # A score's baseline may lie an hour beside the ideal one (the tolerance of the scores themselves).
 _TOLERANCE: Final = timedelta(hours=1)
 # A day's bar has a grace of 10 minutes; before a quarter past midnight yesterday cannot be complete.
@@ -47,15 +48,21 @@ _UNFINISHED: Final = [
 ]
 
 
+def newest_hour(tick: datetime) -> datetime:
+    """The newest full hour whose block is settled at `tick`, which is what snapshots are of."""
+    settled = tick.astimezone(UTC) - _SETTLES_AFTER
+    return settled.replace(minute=0, second=0, microsecond=0)
+
+
 def hours_to_make(tick: datetime, busy: set[str]) -> list[datetime]:
-    """Hours closed before `tick` that are not wholly stored, the newest ones where there are too many; in order.
+    """Hours up to `tick` that are not wholly stored, the newest ones where there are too many; in order.
 
     Args:
         tick: moment of the tick, aware.
         busy: partition keys that a run which has not ended will make.
     """
     config = get_config()
-    newest = tick.astimezone(UTC).replace(minute=0, second=0, microsecond=0) - _HOUR
+    newest = newest_hour(tick)
     with connect() as connection:
         first = completeness.first_hour(connection, config.chain.network)
         # Before anything is stored there is nothing to catch up with: history is a backfill's decision.
@@ -70,7 +77,7 @@ def hours_to_make(tick: datetime, busy: set[str]) -> list[datetime]:
 def hours_to_score_again(tick: datetime, busy: set[str]) -> list[datetime]:
     """Hours whose scores lacked a baseline that has arrived since; at most as many as a tick may ask for."""
     config = get_config()
-    last = tick.astimezone(UTC).replace(minute=0, second=0, microsecond=0) - _HOUR
+    last = newest_hour(tick)
     with connect() as connection:
         hours = completeness.mendable_hours(
             connection, config.chain.network, last - config.automation.catch_up, last, _TOLERANCE

@@ -63,7 +63,7 @@ def _market_requests(
 
 @dg.schedule(job=jobs.onchain_hour, cron_schedule=_HOURLY, execution_timezone="UTC", default_status=_RUNNING)
 def onchain_hourly(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
-    """Snapshot and score every closed hour that is missing; score again where a baseline has arrived since."""
+    """Snapshot and score every hour that is missing, the newest included; again where a baseline has arrived since."""
     tick = context.scheduled_execution_time
     busy = backlog.busy_partitions(
         context.instance, jobs.onchain_hour.name, keys.ACCUMULATION_SCORES, hourly=True
@@ -75,7 +75,7 @@ def onchain_hourly(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest]
         *_hour_requests(hours, run_key, None),
         *_hour_requests(again, f"again-{run_key}", [keys.ACCUMULATION_SCORES]),
     ]
-    return requests or dg.SkipReason("every closed hour is stored and scored, or being made")
+    return requests or dg.SkipReason("every hour is stored and scored, or being made")
 
 
 @dg.schedule(

@@ -4,7 +4,7 @@ What belongs here: from a version to a run. What does not: how a version is made
 """
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import dagster as dg
 
@@ -18,11 +18,11 @@ from tracker_pipeline.storage.database import connect
     job=jobs.onchain_hour,
     minimum_interval_seconds=120,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="A new version of the watched addresses: balances and scores of the hour just closed are read again,"
+    description="A new version of the watched addresses: balances and scores of the newest hour are read again,"
     " with the addresses that joined.",
 )
 def new_universe_version(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-    """Ask for the hour just closed where a version is there that the last tick did not see."""
+    """Ask for the newest hour where a version is there that the last tick did not see."""
     return versions_to_read(context.cursor, datetime.now(UTC))
 
 
@@ -41,7 +41,7 @@ def versions_to_read(cursor: str | None, now: datetime) -> dg.SensorResult | dg.
         return dg.SensorResult(
             skip_reason=dg.SkipReason("no new version of the watched addresses"), cursor=json.dumps(versions)
         )
-    hour = backlog.hour_key(now.replace(minute=0, second=0, microsecond=0) - timedelta(hours=1))
+    hour = backlog.hour_key(backlog.newest_hour(now))
     balances = [keys.WHALE_BALANCE_SNAPSHOTS, keys.STETH_RATES, keys.ACCUMULATION_SCORES]
     request = backlog.range_request(hour, hour, f"universe-{'-'.join(added)}", balances)
     return dg.SensorResult(run_requests=[request], cursor=json.dumps(versions))

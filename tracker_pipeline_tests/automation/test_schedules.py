@@ -20,6 +20,7 @@ from tracker_pipeline_tests.frames import bars
 TICK = datetime(2026, 3, 2, 7, 5, tzinfo=UTC)
 DAY = timedelta(days=1)
 HOUR = timedelta(hours=1)
+HOUR_TICK = TICK - HOUR  # five past six, when the chain has settled the block of six
 
 
 @pytest.fixture(scope="module")
@@ -119,9 +120,9 @@ def store_hour(hour: datetime, *, status: str = "ok", scored: bool = True) -> No
         store(schemas.ACCUMULATION_SCORES, pl.DataFrame(scores))
 
 
-def test_a_first_tick_asks_for_today_and_the_hour_just_closed_and_for_no_history(own_database, instance):
+def test_a_first_tick_asks_for_today_and_the_hour_that_has_struck_and_for_no_history(own_database, instance):
     assert ranges(ask("market_hourly", instance)) == [("2026-03-02", "2026-03-02")]
-    assert ranges(ask("onchain_hourly", instance)) == [("2026-03-02-06:00", "2026-03-02-06:00")]
+    assert ranges(ask("onchain_hourly", instance, HOUR_TICK)) == [("2026-03-02-06:00", "2026-03-02-06:00")]
     midnight = TICK.replace(hour=0, minute=15)
     assert ranges(ask("market_daily_close", instance, midnight)) == [("2026-03-01", "2026-03-01")]
 
@@ -129,7 +130,7 @@ def test_a_first_tick_asks_for_today_and_the_hour_just_closed_and_for_no_history
 def test_one_tick_after_a_stop_asks_for_every_hour_that_the_stop_skipped(own_database, instance):
     for hours in (20, 19, 18, 5, 4, 2):
         store_hour(TICK.replace(minute=0) - hours * HOUR)
-    asked = ranges(ask("onchain_hourly", instance))
+    asked = ranges(ask("onchain_hourly", instance, HOUR_TICK))
     assert asked == [
         ("2026-03-01-14:00", "2026-03-02-01:00"),
         ("2026-03-02-04:00", "2026-03-02-04:00"),
@@ -140,12 +141,12 @@ def test_one_tick_after_a_stop_asks_for_every_hour_that_the_stop_skipped(own_dat
 def test_an_hour_with_a_snapshot_and_no_score_is_missing(own_database, instance):
     store_hour(datetime(2026, 3, 2, 5, tzinfo=UTC))
     store_hour(datetime(2026, 3, 2, 6, tzinfo=UTC), scored=False)
-    assert ranges(ask("onchain_hourly", instance)) == [("2026-03-02-06:00", "2026-03-02-06:00")]
+    assert ranges(ask("onchain_hourly", instance, HOUR_TICK)) == [("2026-03-02-06:00", "2026-03-02-06:00")]
 
 
 def test_a_long_stop_is_healed_in_bounded_pieces_the_newest_first(own_database, instance):
     store_hour(TICK.replace(minute=0) - 200 * HOUR)
-    ((first, last),) = ranges(ask("onchain_hourly", instance))
+    ((first, last),) = ranges(ask("onchain_hourly", instance, HOUR_TICK))
     assert last == "2026-03-02-06:00"
     assert first == f"{TICK - get_config().automation.most_hours * HOUR:%Y-%m-%d-%H}:00"
 
@@ -155,9 +156,9 @@ def test_a_score_is_made_again_once_its_baseline_has_arrived(own_database, insta
     for hour in (scored - i * HOUR for i in range(22)):
         store_hour(hour)
     store_hour(scored, status="no_baseline")
-    assert ask("onchain_hourly", instance) == []
+    assert ask("onchain_hourly", instance, HOUR_TICK) == []
     store_hour(scored - 24 * HOUR)
-    *missing, request = ask("onchain_hourly", instance)
+    *missing, request = ask("onchain_hourly", instance, HOUR_TICK)
     assert ranges(missing) == [("2026-03-01-07:00", "2026-03-01-08:00")]
     assert ranges([request]) == [("2026-03-02-06:00", "2026-03-02-06:00")]
     assert request.asset_selection == [keys.ACCUMULATION_SCORES]
@@ -221,13 +222,13 @@ def test_yesterday_is_not_asked_for_before_it_can_be_whole(own_database, instanc
 
 
 def test_what_a_run_is_making_is_not_asked_for_again(own_database, instance):
-    (request,) = ask("onchain_hourly", instance)
+    (request,) = ask("onchain_hourly", instance, HOUR_TICK)
     run = instance.create_run_for_job(
         defs.resolve_job_def("onchain_hour"), tags=dict(request.tags), status=dg.DagsterRunStatus.STARTED
     )
-    assert ask("onchain_hourly", instance) == []
+    assert ask("onchain_hourly", instance, HOUR_TICK) == []
     instance.report_run_canceled(run)
-    assert ranges(ask("onchain_hourly", instance)) == ranges([request])
+    assert ranges(ask("onchain_hourly", instance, HOUR_TICK)) == ranges([request])
 
 
 def test_the_same_tick_evaluated_twice_asks_by_the_same_keys(own_database, instance):

@@ -22,7 +22,7 @@ def store_version(version: str) -> None:
         write_window(connection, schemas.WHALE_UNIVERSE, pl.DataFrame([row]), None, run_id="r")
 
 
-def test_only_a_version_that_comes_after_the_first_asks_for_the_hour_just_closed(own_database):
+def test_only_a_version_that_comes_after_the_first_asks_for_the_newest_hour(own_database):
     empty = versions_to_read(None, NOW)
     store_version("a")
     first = versions_to_read(empty.cursor, NOW)
@@ -30,7 +30,7 @@ def test_only_a_version_that_comes_after_the_first_asks_for_the_hour_just_closed
     store_version("b")
     second = versions_to_read(first.cursor, NOW)
     (request,) = second.run_requests
-    assert request.tags["dagster/asset_partition_range_start"] == "2026-03-02-06:00"
+    assert request.tags["dagster/asset_partition_range_start"] == "2026-03-02-07:00"
     assert request.asset_selection == [
         keys.WHALE_BALANCE_SNAPSHOTS,
         keys.STETH_RATES,
