@@ -63,7 +63,7 @@ def _market_requests(
 
 @dg.schedule(job=jobs.onchain_hour, cron_schedule=_HOURLY, execution_timezone="UTC", default_status=_RUNNING)
 def onchain_hourly(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
-    """Snapshot and score every hour that is missing, the newest included; again where a baseline has arrived since."""
+    """Snapshot and score every hour that is missing, the newest included; again where a baseline has arrived."""
     tick = context.scheduled_execution_time
     busy = backlog.busy_partitions(
         context.instance, jobs.onchain_hour.name, keys.ACCUMULATION_SCORES, hourly=True
