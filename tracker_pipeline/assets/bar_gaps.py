@@ -57,7 +57,8 @@ def bar_gaps(
         now = datetime.now(UTC)
         with connect() as connection:
             due = due_gaps(connection, exchange.venue, now, most=config.gaps)
-        written, failed, days = Written(), dict[str, PipelineError](), set[date]()
+        written, failed = Written(), dict[str, PipelineError]()
+        touched: dict[str, tuple[set[date], list[pl.DataFrame]]] = {}
         unknown = listing_unknown(own_instruments())
         for timeframe, window, gaps in _requests(due):
             wanted = {window: [gap["symbol"] for gap in gaps]}
@@ -65,10 +66,13 @@ def bar_gaps(
             keep_refused(done, timeframe, exchange.venue, context.run.run_id)
             written += _store(done, timeframe, window, context.run.run_id)
             _record(gaps, done, now)
-            _review(timeframe, window, done, context.run.run_id)
             failed |= done.failed
-            days |= set(_days_of(window))
-        _follow(days, context.run.run_id)
+            days, evidence = touched.setdefault(timeframe, (set(), []))
+            days.update(_days_of(window))
+            evidence.append(done.evidence)
+        for timeframe, (days, evidence) in touched.items():
+            _review(timeframe, days, pl.concat(evidence), context.run.run_id)
+        _follow({day for days, _ in touched.values() for day in days}, context.run.run_id)
         _describe(context, due, written, failed)
     if failed:
         error = failure_of(failed, asked=due.get_column("symbol").n_unique(), timeframe="missing")
@@ -110,9 +114,9 @@ def _record(gaps: list[dict[str, Any]], done: Fetch, now: datetime) -> None:
             record_attempt(connection, gap, now=now, error=error, again=symbol not in not_served)
 
 
-def _review(timeframe: str, window: Window, done: Fetch, run_id: str) -> None:
-    first, last = min(_days_of(window)), max(_days_of(window))
-    review(timeframe, _start(first), _start(last) + _DAY, run_id=run_id, evidence=done.evidence)
+def _review(timeframe: str, days: Iterable[date], evidence: pl.DataFrame, run_id: str) -> None:
+    for first, last in merged([(day, day) for day in days]):
+        review(timeframe, _start(first), _start(last) + _DAY, run_id=run_id, evidence=evidence)
 
 
 def _follow(days: Iterable[date], run_id: str) -> None:

@@ -136,14 +136,19 @@ def _absent_slots(
     delisted = _no_longer_expected(known, bars, series, timeframe, start, stop).join(
         expected, on=SLOT, how="anti"
     )
-    bounds = series.group_by(SERIES).agg(pl.col("askable").any(), pl.col("listed_from").min())
+    # Of a symbol that came back the first listing counts, and a bound that is open is earlier than any other.
+    known_from = pl.col("listed_from").sort(nulls_last=False).first()
+    bounds = series.group_by(SERIES).agg(pl.col("askable").any(), known_from, pl.col("first_bar").min())
     not_served = pl.col("not_served").fill_null(value=False)
+    before_all = pl.col("confirmed_by").is_not_null() & (pl.col("ts") < pl.col("first_bar")).fill_null(
+        value=False
+    )
     return (
         pl.concat([expected, delisted])
         .join(words, on=SLOT, how="left")
         .join(bounds, on=SERIES, how="left")
         .with_columns(
-            unlisted=pl.col("unlisted") | (not_served & pl.col("listed_from").is_null()),
+            unlisted=pl.col("unlisted") | (pl.col("listed_from").is_null() & (not_served | before_all)),
             askable=pl.col("askable").fill_null(value=False) & ~not_served,
         )
         .select(*SLOT, "confirmed_by", "unlisted", "askable", "error")

@@ -25,6 +25,7 @@ SERIES_COLUMNS: Final = pl.Schema(
         "symbol": pl.String(),
         "listed_from": TIME,
         "listed_to": TIME,
+        "first_bar": TIME,
         "askable": pl.Boolean(),
     }
 )
@@ -75,19 +76,24 @@ def tracked_series(
         symbols: of the exchange, all if none is given.
 
     Returns:
-        Frame of `SERIES_COLUMNS`; null bounds are open. `askable` tells whether the exchange is asked for the bars.
+        Frame of `SERIES_COLUMNS`; null bounds are open. `first_bar` is the first that is known of the series,
+        `askable` tells whether the exchange is asked for the bars.
     """
+    extents = _extents(connection, timeframe, bars)
+    if not is_tracked(timeframe):
+        return _from_first_to_last_bar(extents)
     own = own_instruments()
+    others = extents.join(own, on=SERIES, how="anti")
     if symbols:
         own = own.filter(pl.col("symbol").is_in(list(symbols)))
-    listed = own.with_columns(askable=pl.lit(is_native(timeframe))).cast(SERIES_COLUMNS)
-    if not is_tracked(timeframe):
-        listed = listed.clear()
-    others = _extents(connection, timeframe, bars).join(own_instruments(), on=SERIES, how="anti")
-    if not is_tracked(timeframe):
-        others = _extents(connection, timeframe, bars)
+    first_bars = extents.select(*SERIES, first_bar="listed_from")
+    listed = own.join(first_bars, on=SERIES, how="left").with_columns(askable=pl.lit(is_native(timeframe)))
+    return pl.concat([listed.select(SERIES_COLUMNS.keys()), _from_first_to_last_bar(others)])
+
+
+def _from_first_to_last_bar(extents: pl.DataFrame) -> pl.DataFrame:
     askable = pl.col("venue") == get_config().market.venue
-    return pl.concat([listed, others.with_columns(askable=askable).select(SERIES_COLUMNS.keys())])
+    return extents.with_columns(first_bar="listed_from", askable=askable).select(SERIES_COLUMNS.keys())
 
 
 def _extents(connection: Connection, timeframe: str, bars: pl.DataFrame) -> pl.DataFrame:
@@ -118,5 +124,5 @@ def _extents(connection: Connection, timeframe: str, bars: pl.DataFrame) -> pl.D
 
 
 def _rows(connection: Connection, statement: sql.Composed, values: list[object]) -> pl.DataFrame:
-    schema = {name: dtype for name, dtype in SERIES_COLUMNS.items() if name != "askable"}
+    schema = {name: SERIES_COLUMNS[name] for name in (*SERIES, "listed_from", "listed_to")}
     return pl.DataFrame(connection.execute(statement, values).fetchall(), schema=schema, orient="row")

@@ -249,5 +249,35 @@ def test_a_symbol_that_was_delisted_and_came_back_has_no_gap_between(faults):
     ]
 
 
+def test_a_symbol_of_unknown_listing_is_unlisted_before_the_first_bar_that_the_exchange_has(faults):
+    faults.without = [({"XRPUSDT"}, DAY - timedelta(days=900), DAY + hours(12))]
+    with exchange(faults) as resource:
+        result = run(resource, [keys.OHLC_15M, keys.BAR_COVERAGE], (DAY - timedelta(days=1), DAY))
+        assert result.success, failure(result)
+    assert counts()["XRP/USDT"] == (48, 48, 0, 0, 0)
+    (gap,) = gaps().to_dicts()
+    assert (gap["symbol"], gap["state"], gap["bars"]) == ("XRP/USDT", "unlisted", 96 + 48)
+    assert gap["next_attempt_at"] is None
+
+
+def test_a_missing_bar_that_the_exchange_says_it_does_not_have_is_empty_from_then_on(faults):
+    with exchange(faults) as resource:
+        assert run(resource, [keys.OHLC_15M, keys.BAR_COVERAGE]).success
+        lost = (DAY + hours(7), DAY + hours(8))
+        with connect() as connection:
+            connection.execute(
+                "DELETE FROM market.ohlc_15m WHERE symbol = 'BTC/USDT' AND ts >= %s AND ts < %s", lost
+            )
+        assert run(resource, [keys.BAR_COVERAGE]).success
+        assert counts()["BTC/USDT"] == (96, 92, 0, 0, 4)
+        faults.without = [({"BTCUSDT"}, *lost)]
+        assert run(resource, [keys.BAR_GAPS], None).success
+        assert counts()["BTC/USDT"] == (96, 92, 4, 0, 0)
+        faults.asked.clear()
+        be_due()
+        assert run(resource, [keys.BAR_GAPS], None).success
+    assert "15" not in {interval for _, interval, _, _ in faults.asked}
+
+
 def moment(ms: int) -> datetime:
     return datetime.fromtimestamp(ms / 1000, UTC)
