@@ -131,7 +131,7 @@ def detect_dca(
         config: parameters.
     """
     step = duration(config.timeframe)
-    known = known_bars(bars, config.timeframe, columns=("high", "close"))
+    known = known_bars(bars, config.timeframe, columns=("high", "close")).filter(pl.col("close") > 0)
     grid = BarGrid.place(known, step, pad=MEMORY // step)
     judged = with_tier(known, config).pipe(_with_drop, grid, config)
     judged = with_regime(judged, regimes, config, trends=_TRADABLE_TREND)

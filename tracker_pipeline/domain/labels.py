@@ -40,6 +40,8 @@ _TIME: Final = REASONS.index("TIME")
 OUTCOMES: Final = ("PENDING", "UNRESOLVED", "WIN", "LOSS", "BREAKEVEN", "TIMEOUT")
 _PENDING, _UNRESOLVED, _WIN, _LOSS = range(4)
 _TIMEOUT: Final = OUTCOMES.index("TIMEOUT")
+# A price of zero is none: nothing can be bought for it, so the bar counts as missing.
+_PRICED: Final = pl.min_horizontal(_OHLC) > 0
 _EMPTY: Final = Path(np.empty(0, np.int64), np.empty((0, 4)))
 
 
@@ -92,7 +94,7 @@ def label(
         raise ValueError("as_of must be an aware time")
     known = known_bars(bars, "15m", columns=_OHLC, as_of=as_of).select(*SERIES, "ts", *_OHLC)
     labeller = _Labeller(
-        paths=_paths(known, setups),
+        paths=_paths(known.filter(_PRICED), setups),
         fine=_fine_paths(fine_bars, setups, as_of),
         front_us=dict(known.group_by("venue").agg(pl.col("ts").max().to_physical()).iter_rows()),
         as_of_us=int(pl.select(pl.lit(as_of).dt.epoch("us")).item()),
@@ -121,7 +123,7 @@ def _fine_paths(
 ) -> dict[tuple[Any, ...], Path]:
     if fine_bars is None:
         return {}
-    return _paths(known_bars(fine_bars, "1m", columns=_OHLC, as_of=as_of), setups)
+    return _paths(known_bars(fine_bars, "1m", columns=_OHLC, as_of=as_of).filter(_PRICED), setups)
 
 
 @dataclass(frozen=True)

@@ -149,7 +149,9 @@ def detect_swing(
         config: parameters.
     """
     step = duration(config.timeframe)
-    known = known_bars(bars, config.timeframe, columns=("high", "low", "close", "volume"))
+    known = known_bars(bars, config.timeframe, columns=("high", "low", "close", "volume")).filter(
+        pl.col("close") > 0
+    )
     grid = BarGrid.place(known, step, pad=max(MEMORY, BURN_IN) // step)
     judged = with_tier(known, config).with_columns(window_figures(grid, known))
     breakout = pl.col("close") > pl.col("resistance") * of_tier(config.breakout_factor)
