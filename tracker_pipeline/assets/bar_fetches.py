@@ -17,6 +17,7 @@ from tracker_pipeline.domain.timeframes import duration
 from tracker_pipeline.resources.bar_source import Fetched, bar_columns
 from tracker_pipeline.resources.clients import ExchangeResource
 from tracker_pipeline.resources.errors import PermanentError, PipelineError, TransientError
+from tracker_pipeline.settings import get_config
 from tracker_pipeline.storage.database import connect
 from tracker_pipeline.storage.quarantine import quarantine
 
@@ -68,11 +69,13 @@ def fetch(
         for window, symbols in wanted.items()
         if symbols and window[0] < window[1]
     ]
+    reaches_back = _reaches_back(exchange, timeframe)
+    excused = set(listing_unknown) if reaches_back else set()
     failed = {
         answer.symbol: _failure(answer)
         for (_, end), answers in asked
         for answer in answers
-        if answer.failed and not (answer.symbol in listing_unknown and _is_before_all(answer, end))
+        if answer.failed and not (answer.symbol in excused and _is_before_all(answer, end))
     }
     given = [answer.partial for _, answers in asked for answer in answers]
     empty = bar_columns(timeframe).to_frame()
@@ -80,7 +83,7 @@ def fetch(
     refused = rejected(frame, timeframe=timeframe)
     return Fetch(
         frame=sane(frame, timeframe=timeframe) if refused.height else frame,
-        evidence=_evidence(asked, frame, timeframe),
+        evidence=_evidence(asked, frame, timeframe, reaches_back=reaches_back),
         failed=failed,
         refused=refused,
     )
@@ -135,15 +138,32 @@ def _failure(answer: Fetched) -> PipelineError:
     return kind(answer.message)
 
 
+def _reaches_back(exchange: ExchangeResource, timeframe: str) -> bool:
+    """Whether the source serves history from the listing on, so that what it does not serve was before that.
+
+    Some venues serve a number of bars back from now only, and files and dumps what was put there.
+    """
+    return (
+        get_config().market.source.kind == "exchange"
+        and exchange.client().capability(timeframe).oldest is None
+    )
+
+
 def _is_before_all(answer: Fetched, end: datetime) -> bool:
     """Whether the source has nothing so early and something later."""
     return answer.covered_from >= end
 
 
 def _evidence(
-    asked: Iterable[tuple[Window, list[Fetched]]], frame: pl.DataFrame, timeframe: str
+    asked: Iterable[tuple[Window, list[Fetched]]],
+    frame: pl.DataFrame,
+    timeframe: str,
+    *,
+    reaches_back: bool,
 ) -> pl.DataFrame:
     """What sources said about bars they did not give: confirmed holes, what they do not serve, failures."""
+    # What a venue with a limited reach does not serve now it will not serve later; a file may still be put there.
+    flags = {"not_served": get_config().market.source.kind == "exchange", "before_listing": reaches_back}
     said: list[dict[str, object]] = []
     for (start, end), answers in asked:
         for answer in answers:
@@ -154,7 +174,7 @@ def _evidence(
                     or f"{answer.venue} serves none from before {answer.covered_from:%Y-%m-%d %H:%M}"
                 )
                 before = {"gap_start": start, "gap_end": min(answer.covered_from, end)}
-                said.append({**who, **before, "not_served": True, "error": text})
+                said.append({**who, **before, "error": text, **flags})
             if answer.failed and answer.covered_to < end and not _is_before_all(answer, end):
                 said.append({**who, "gap_start": answer.covered_to, "gap_end": end, "error": answer.message})
     told = pl.DataFrame(said, schema=EVIDENCE)
@@ -190,6 +210,7 @@ def _confirmed_holes(
         "gap_end",
         pl.col("venue").alias("confirmed_by"),
         pl.lit(value=False).alias("not_served"),
+        pl.lit(value=False).alias("before_listing"),
         pl.lit(None, pl.String).alias("error"),
     )
 

@@ -39,7 +39,8 @@ EVIDENCE: Final = pl.Schema(
         "gap_start": TIME,
         "gap_end": TIME,
         "confirmed_by": pl.String(),
-        "not_served": pl.Boolean(),
+        "not_served": pl.Boolean(),  # asking again is of no use
+        "before_listing": pl.Boolean(),  # unless it is known better, the symbol was not listed then
         "error": pl.String(),
     }
 )
@@ -140,6 +141,7 @@ def _absent_slots(
     known_from = pl.col("listed_from").sort(nulls_last=False).first()
     bounds = series.group_by(SERIES).agg(pl.col("askable").any(), known_from, pl.col("first_bar").min())
     not_served = pl.col("not_served").fill_null(value=False)
+    before_listing = pl.col("before_listing").fill_null(value=False)
     before_all = pl.col("confirmed_by").is_not_null() & (pl.col("ts") < pl.col("first_bar")).fill_null(
         value=False
     )
@@ -148,7 +150,7 @@ def _absent_slots(
         .join(words, on=SLOT, how="left")
         .join(bounds, on=SERIES, how="left")
         .with_columns(
-            unlisted=pl.col("unlisted") | (pl.col("listed_from").is_null() & (not_served | before_all)),
+            unlisted=pl.col("unlisted") | (pl.col("listed_from").is_null() & (before_listing | before_all)),
             askable=pl.col("askable").fill_null(value=False) & ~not_served,
         )
         .select(*SLOT, "confirmed_by", "unlisted", "askable", "error")
@@ -158,7 +160,7 @@ def _absent_slots(
 def _slots_of_evidence(evidence: pl.DataFrame | None, timeframe: str) -> pl.DataFrame:
     frame = EVIDENCE.to_frame() if evidence is None else evidence
     return slots_of(frame, timeframe, "gap_start", "gap_end").select(
-        *SLOT, "confirmed_by", "not_served", "error"
+        *SLOT, "confirmed_by", "not_served", "before_listing", "error"
     )
 
 
