@@ -14,7 +14,7 @@ import polars as pl
 from tracker_pipeline.assets.bar_review import EVIDENCE
 from tracker_pipeline.domain.bars import find_gaps, rejected, sane
 from tracker_pipeline.domain.timeframes import duration
-from tracker_pipeline.resources.bar_source import Fetched, bar_columns
+from tracker_pipeline.resources.bar_source import Fetched, Outcome, bar_columns
 from tracker_pipeline.resources.clients import ExchangeResource
 from tracker_pipeline.resources.errors import PermanentError, PipelineError, TransientError
 from tracker_pipeline.settings import get_config
@@ -54,6 +54,7 @@ def fetch(
     timeframe: str,
     *,
     listing_unknown: Collection[str] = (),
+    delisted: Collection[str] = (),
 ) -> Fetch:
     """Ask for the bars of windows.
 
@@ -63,6 +64,8 @@ def fetch(
         timeframe: of the bars.
         listing_unknown: symbols of which nobody knows since when they are listed. That the exchange serves nothing so
             early then tells that they were not, and is no failure.
+        delisted: symbols that are not listed any more. That the exchange does not know them is no failure; what is
+            missing of them stays so in the table of gaps.
     """
     asked = [
         (window, list(exchange.client().bars_many(symbols, timeframe, *window).values()))
@@ -75,7 +78,9 @@ def fetch(
         answer.symbol: _failure(answer)
         for (_, end), answers in asked
         for answer in answers
-        if answer.failed and not (answer.symbol in excused and _is_before_all(answer, end))
+        if answer.failed
+        and not (answer.symbol in excused and _is_before_all(answer, end))
+        and not (answer.symbol in delisted and answer.outcome is Outcome.FATAL)
     }
     given = [answer.partial for _, answers in asked for answer in answers]
     empty = bar_columns(timeframe).to_frame()

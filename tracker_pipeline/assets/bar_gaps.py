@@ -15,7 +15,7 @@ from tracker_pipeline import keys
 from tracker_pipeline.assets.bar_fetches import Fetch, Window, failure_of, fetch, keep_refused
 from tracker_pipeline.assets.bar_review import review, review_all
 from tracker_pipeline.assets.bar_rollups import rolled_up
-from tracker_pipeline.assets.bar_series import is_tracked, listing_unknown, own_instruments
+from tracker_pipeline.assets.bar_series import delisted, is_tracked, listing_unknown, own_instruments
 from tracker_pipeline.assets.bars import with_provenance
 from tracker_pipeline.assets.declaration import table_asset
 from tracker_pipeline.domain.schemas import BAR_COVERAGE, BAR_GAPS, BARS
@@ -59,10 +59,11 @@ def bar_gaps(
             due = due_gaps(connection, exchange.venue, now, most=config.gaps)
         written, failed = Written(), dict[str, PipelineError]()
         touched: dict[str, tuple[set[date], list[pl.DataFrame]]] = {}
-        unknown = listing_unknown(own_instruments())
+        listed = own_instruments()
+        unknown, gone = listing_unknown(listed), delisted(listed)
         for timeframe, window, gaps in _requests(due):
             wanted = {window: [gap["symbol"] for gap in gaps]}
-            done = fetch(exchange, wanted, timeframe, listing_unknown=unknown)
+            done = fetch(exchange, wanted, timeframe, listing_unknown=unknown, delisted=gone)
             keep_refused(done, timeframe, exchange.venue, context.run.run_id)
             written += _store(done, timeframe, window, context.run.run_id)
             _record(gaps, done, now)

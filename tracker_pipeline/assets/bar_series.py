@@ -60,6 +60,12 @@ def listing_unknown(listed: pl.DataFrame) -> set[str]:
     return set(listed.filter(pl.col("listed_from").is_null()).get_column("symbol"))
 
 
+def delisted(listed: pl.DataFrame) -> set[str]:
+    """The symbols that are not listed any more: whoever asks for their past may be told that they are unknown."""
+    still = listed.filter(pl.col("listed_to").is_null())
+    return set(listed.get_column("symbol")) - set(still.get_column("symbol"))
+
+
 def _is_own(market: Market) -> pl.Expr:
     return (pl.col("venue") == market.venue) & (pl.col("market_type") == market.market_type)
 

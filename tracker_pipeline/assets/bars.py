@@ -26,7 +26,13 @@ from tracker_pipeline.assets.bar_fetches import (
 )
 from tracker_pipeline.assets.bar_review import review
 from tracker_pipeline.assets.bar_rollups import finest_stored, rolled_up
-from tracker_pipeline.assets.bar_series import finer_timeframes, is_native, listing_unknown, own_instruments
+from tracker_pipeline.assets.bar_series import (
+    delisted,
+    finer_timeframes,
+    is_native,
+    listing_unknown,
+    own_instruments,
+)
 from tracker_pipeline.assets.declaration import blocks_of_days, days_of, run_window, table_asset
 from tracker_pipeline.assets.instruments import listed_instruments
 from tracker_pipeline.domain.bars import KEY
@@ -93,7 +99,8 @@ def _days(
             done = Fetch.nothing(timeframe)
             if is_native(timeframe):
                 windows = _windows(listed, hulls, start, end)
-                done = fetch(exchange, windows, timeframe, listing_unknown=listing_unknown(listed))
+                unknown, gone = listing_unknown(listed), delisted(listed)
+                done = fetch(exchange, windows, timeframe, listing_unknown=unknown, delisted=gone)
             keep_refused(done, timeframe, exchange.venue, run_id)
             if problem := refuse_nonsense(done):
                 context.log.warning(problem)

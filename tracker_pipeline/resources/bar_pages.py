@@ -15,6 +15,7 @@ from tracker_pipeline.resources.errors import TransientError
 
 DEFAULT_PAGE_BARS: Final = 300  # bars a page where ccxt does not know: the least that a big venue serves
 _BELIEF_TRIES: Final = 3
+_PROVEN: Final = 6
 
 
 class BarPages:
@@ -24,8 +25,8 @@ class BarPages:
     its first and last bar: what is left of the window on both sides is asked for again. Each such request reaches
     over to the bar that is known beside it. An answer that holds that bar and nothing more proves that nothing
     more exists; one that lacks it, or holds bars from before what was asked for, is a wrong answer and never taken
-    for an empty one. Where no bar is known yet, where no page was ever seen to span that much, and where the
-    venue answers with later bars as well, it takes two such answers, to two different questions.
+    for an empty one. Where no page was ever seen to span that much, and where the venue answers with later bars as
+    well, it takes two such answers, to two different questions; where no bar is known yet, three empty ones.
 
     Attributes:
         done_to: end of what has been answered for so far.
@@ -40,10 +41,8 @@ class BarPages:
         self._known: dict[int, list[Any]] = {}
         self._longest_span = 0  # ms from the first to the end of the last bar of any answer
         self._is_cut = False
-        self._answered: tuple[tuple[int, int | None], list[Any]] = (
-            (0, 0),
-            [],
-        )  # the last question and its raw rows
+        # The last question that brought rows, and they.
+        self._answered: tuple[tuple[int, int | None], set[str]] = ((0, 0), set())
         self._repeated = False
         self.done_to = EPOCH
         self.out_of_reach_to = EPOCH
@@ -89,25 +88,33 @@ class BarPages:
         """
         beside = self._beside(left, right, page_bars)
         begin, end = min(beside | {left}), max(beside | {right - self._step}) + self._step
-        proofs = later = 0
+        proof = later = 0
         for attempt in range(_BELIEF_TRIES):
             page = self._page(begin, end, page_bars, bounded=attempt != 1)
             inside = [row for row in page if left <= row[0] < right]
             if inside:
                 return inside
-            holds = beside <= {row[0] for row in page} if beside else not page
-            if holds and not self._repeated and not (page and page[0][0] < begin):
-                proofs += 1
-            is_plain = not page or page[-1][0] < end
-            needed = 1 if beside and is_plain and end - begin <= self._longest_span else 2
-            later += attempt != 1 and bool(page) and page[0][0] >= right
-            if proofs >= needed or (later > 1 and self._starts_later(right)):
+            # Asked without an end, a venue shows what comes next, and so that nothing comes before.
+            shows_next = attempt == 1 and not self._repeated and bool(page) and page[0][0] >= right
+            if beside:
+                proof += self._weight(page, beside, begin, end)
+            elif not page or shows_next:
+                proof += _PROVEN // 3
+            later += bool(page) and page[0][0] >= right
+            if proof >= _PROVEN or (later == _BELIEF_TRIES and self._starts_later(right)):
                 self._extend_reach(left, right)
                 return []
         raise TransientError(
             f"{self._session.place} answered three times for {self._what(left, right)} without a bar that it has"
             " or with bars of another time; try again later"
         )
+
+    def _weight(self, page: list[list[Any]], beside: set[int], begin: int, end: int) -> int:
+        """How much an answer with nothing but what stands beside the window says, of `_PROVEN`."""
+        if self._repeated or not beside <= {row[0] for row in page} or page[0][0] < begin:
+            return 0
+        is_plain = page[-1][0] < end and end - begin <= self._longest_span
+        return _PROVEN if is_plain else _PROVEN // 2
 
     def _beside(self, left: int, right: int, page_bars: int) -> set[int]:
         """The known bars next to [left, right) on either side, if one answer can span them."""
@@ -141,12 +148,14 @@ class BarPages:
             rows = client.fetch_ohlcv(self._symbol, self._timeframe, left, limit, params)
             # ccxt takes an answer without any list of bars for one with an empty list.
             raw = _longest_list(client.last_json_response)
+            content = {str(row) for row in raw or ()}
             if not rows and raw is None:
                 raise ValueError("no list of bars")
             # ccxt leaves out rows from before what was asked for, so a page that is served again looks short.
             question, before = self._answered
-            self._repeated = len(raw or ()) > len(rows) and raw == before and question != (left, until)
-            self._answered = ((left, until), raw or [])
+            self._repeated = len(content) > len(rows) and content == before and question != (left, until)
+            if content:
+                self._answered = ((left, until), content)
             return sorted(rows, key=lambda row: row[0])
 
         page = self._session.call(self._what(left, right), fetch)

@@ -68,7 +68,8 @@ class AnswerFaults:
             elif fault.kind == "truncated":
                 text = json.dumps(answer)
                 return web.Response(text=text[: len(text) // 2], content_type="application/json")
-        self._served[key] = answer
+        if answer.get("result", {}).get("list"):
+            self._served[key] = answer
         return web.json_response(answer)
 
 

@@ -285,6 +285,24 @@ WIRE = (
 )
 
 
+def test_several_symbols_at_once_through_a_cap_a_little_shorter_than_the_window() -> None:
+    """The rest of a window is then two bars, and a page that is served again begins with the bar beside them."""
+    symbols = tuple(f"C{i}" for i in range(4))
+    names = [f"{name}/USDT" for name in symbols]
+    start, end = NOW - 4 * DAY, NOW - DAY
+    with venue(symbols) as exchange:
+        exchange.switch(
+            "page_cap:bars=70",
+            "repeat_page:every=5",
+            "duplicate_rows:every=7",
+            "server_error:every=6",
+            "reverse",
+        )
+        for _ in range(12):
+            for answer in exchange.client.bars_many(names, "1h", start, end).values():
+                assert answer.outcome is Outcome.RETRYABLE or answer.frame.height == 72
+
+
 @pytest.mark.parametrize("seed", range(int(os.environ.get("FAULT_SEEDS", "8"))))
 def test_any_mixture_of_faults_gives_the_truth_or_a_failure_but_never_less_than_the_truth(seed: int) -> None:
     rng = random.Random(seed)
