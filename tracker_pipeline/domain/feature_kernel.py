@@ -105,7 +105,7 @@ def _store(feature: int, day: Day, slot: IntArray, values: FloatArray, target: T
     Args:
         feature: which.
         day: first bar of the burn-in, first wanted bar, end of the wanted bars, row of the first, and whether no bar
-            is absent from the first to the last.
+            is absent from the first to the last and all windows of the first wanted one are full.
         slot: slots of the bars.
         values: the feature by slot of the day.
         target: where to.
@@ -143,7 +143,7 @@ def fill_days(
     states = np.zeros((STATES, SLOTS))
     for day in days:
         zero, first, end = day * SLOTS, start[day - BURN_IN_DAYS], low[day] + row[day + 1] - row[day]
-        whole = end - 1 - first >= _LONGEST and slot[end - 1] - slot[first] == end - 1 - first
+        whole = low[day] - first >= _LONGEST and slot[end - 1] - slot[first] == end - 1 - first
         lay_out(start[day - 1], end, zero - SLOTS, slot, bars, flat)
         windows(flat, blocks, at)
         recursions(first, low[day], end, zero, slot, bars, states)

@@ -198,6 +198,18 @@ def test_a_daily_bar_that_arrives_late_is_not_used_before() -> None:
     assert known["available_at"].min() == day + timedelta(hours=12, minutes=2)
 
 
+def test_the_first_days_of_a_series_are_the_same_hour_by_hour() -> None:
+    start = START + timedelta(hours=21, minutes=45)
+    bars = random_bars(5 * 96, seed=14, start=start)
+    whole = features_15m(bars)
+    # 270 of the 300 bars of its window must exist.
+    assert whole["rsi_30"].is_null().sum() == 269
+    for number in range(250, 310):
+        since = start + number * BAR
+        known = bars.filter(pl.col("ts") <= since)
+        assert same_bytes(features_15m(known, since=since), whole.filter(pl.col("ts") == since)), number
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
