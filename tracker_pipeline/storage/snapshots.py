@@ -19,6 +19,7 @@ from tracker_pipeline.storage.database import open_arrow_connection, ready_url
 # A connection takes 5 ms to open, a read of one symbol's day 2 ms. More than these are opened and closed again.
 _MOST_IDLE: Final = 4
 _BEGIN: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+_USE_COPY: Final = "adbc.postgresql.use_copy"
 # Text of times, floats and bytes must not depend on how a role or database is set up.
 _EXACT_TEXT: Final = (
     "SET timezone = 'UTC'",
@@ -40,8 +41,12 @@ class Snapshot:
     def __init__(self, cursor: Any) -> None:
         self._cursor = cursor
 
-    def read(self, statement: str | sql.Composable) -> pl.DataFrame:
+    def read(self, statement: str | sql.Composable, *, few: bool = False) -> pl.DataFrame:
         """The rows of a SELECT. Constants are written out, so that the driver reads by COPY.
+
+        Args:
+            statement: the SELECT.
+            few: few rows are expected, which take fewer messages without COPY.
 
         Raises:
             PermanentError: the statement names what does not exist or may not be read.
@@ -49,6 +54,7 @@ class Snapshot:
         """
         text = statement if isinstance(statement, str) else statement.as_string(None)
         with said_plainly():
+            self._cursor.adbc_statement.set_options(**{_USE_COPY: "false" if few else "true"})
             self._cursor.execute(text)
             return pl.DataFrame(self._cursor.fetch_arrow_table())
 

@@ -19,6 +19,10 @@ from tracker_pipeline.storage.pushdown import Condition, conditions_of
 from tracker_pipeline.storage.relations import Relation, relation_of
 from tracker_pipeline.storage.snapshots import Snapshot, snapshot
 
+# A week of minute bars of one symbol is 10,080 rows: more are faster by COPY.
+_NARROW = timedelta(days=8)
+_NOTHING = sql.SQL("")
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -79,7 +83,7 @@ def scan(
         raise KeyError(f"{table} has no column {', '.join(unknown)}")
     wanted = Wanted(start, end, list(dict.fromkeys(needed)), conditions_of(predicate), at)
     with snapshot(*hot_tables(relation)) as moment:
-        rows = read(moment, relation, wanted)
+        rows = (_read_narrow if _is_narrow(relation, wanted) else read)(moment, relation, wanted)
     return rows.select(kept) if predicate is None else rows.filter(predicate).select(kept)
 
 
@@ -90,31 +94,87 @@ def hot_tables(relation: Relation) -> list[tuple[str, str]]:
 
 def read(moment: Snapshot, relation: Relation, wanted: Wanted) -> pl.LazyFrame:
     """The rows as the snapshot sees them; those that fail a condition may be among them still."""
-    names = list(relation.columns) if wanted.columns is None else list(wanted.columns)
-    conditions = [
-        c for c in wanted.conditions if c.column in relation.columns and c.fits(relation.columns[c.column])
-    ]
+    names, conditions = _names(relation, wanted), _reaching(relation, wanted)
     days, paths = _live_parts(moment, relation, wanted)
     # Where all conditions are on the key, the rows that are read anyway tell which keys are corrected.
     told = bool(paths) and relation.corrects and _judge_keys_alone(relation, conditions)
     asked = list(dict.fromkeys([*names, *relation.key])) if told else names
     hot = _hot_rows(moment, relation, wanted, asked, conditions) if relation.hot else None
-    if not paths:
-        return pl.LazyFrame(schema={n: relation.columns[n] for n in names}) if hot is None else hot.lazy()
-    cold = relation.cold(paths)
-    for condition in (*_within(relation, wanted), *(c.as_polars() for c in conditions)):
-        cold = cold.filter(condition)
-    if hot is None:
-        return cold.select(names)
-    if relation.corrects:
+    corrected = None
+    if paths and hot is not None and relation.corrects:
         corrected = (
             hot.select(relation.key) if told else _corrected_keys(moment, relation, wanted, days, conditions)
         )
-        if relation.time_column in relation.key:
-            corrected = corrected.filter(pl.col(relation.time_column or "") < _after(days))
-        if corrected.height:
-            cold = cold.join(corrected.lazy(), on=relation.key, how="anti")
+    return _together(relation, wanted, days, paths, hot, corrected)
+
+
+def _together(
+    relation: Relation,
+    wanted: Wanted,
+    days: Collection[date],
+    paths: Sequence[str],
+    hot: pl.DataFrame | None,
+    corrected: pl.DataFrame | None,
+) -> pl.LazyFrame:
+    """Cold rows without those that a hot one corrects, and hot rows."""
+    names = _names(relation, wanted)
+    if not paths:
+        empty = pl.LazyFrame(schema={n: relation.columns[n] for n in names})
+        return empty if hot is None else hot.lazy().select(names)
+    cold = relation.cold(paths)
+    for condition in (*_within(relation, wanted), *(c.as_polars() for c in _reaching(relation, wanted))):
+        cold = cold.filter(condition)
+    if hot is None:
+        return cold.select(names)
+    if corrected is not None and relation.time_column in relation.key:
+        corrected = corrected.filter(pl.col(relation.time_column or "") < _after(days))
+    if corrected is not None and corrected.height:
+        cold = cold.join(corrected.lazy(), on=relation.key, how="anti")
     return pl.concat([cold.select(names), hot.lazy().select(names)])
+
+
+def _names(relation: Relation, wanted: Wanted) -> list[str]:
+    return list(relation.columns) if wanted.columns is None else list(wanted.columns)
+
+
+def _reaching(relation: Relation, wanted: Wanted) -> list[Condition]:
+    """The conditions that both stores judge like Polars."""
+    return [
+        c for c in wanted.conditions if c.column in relation.columns and c.fits(relation.columns[c.column])
+    ]
+
+
+def _is_narrow(relation: Relation, wanted: Wanted) -> bool:
+    """Whether a few days of a few keys are wanted, so that the messages cost more than the rows."""
+    if relation.declared is None or not relation.hot or wanted.start is None or wanted.end is None:
+        return False
+    conditions = _reaching(relation, wanted)
+    leading = {c.column for c in conditions if c.operator == "=" and c.column in relation.key[:-1]}
+    return (
+        wanted.end - wanted.start <= _NARROW
+        and leading == set(relation.key[:-1])
+        and _judge_keys_alone(relation, conditions)
+    )
+
+
+def _read_narrow(moment: Snapshot, relation: Relation, wanted: Wanted) -> pl.LazyFrame:
+    """Hot rows and the files of the manifest in one statement: messages cost more than the rows."""
+    names = list(dict.fromkeys([*_names(relation, wanted), *relation.key]))
+    files = sql.SQL("SELECT {}, data_day AS part_day, path AS part_path FROM ({}) AS parts").format(
+        sql.SQL(", ").join(sql.SQL("NULL") for _ in names), _parts_statement(relation, wanted)
+    )
+    chosen = _hot_conditions(relation, wanted, _reaching(relation, wanted))
+    hot_rows = _select_statement(
+        relation, names, chosen, sql.SQL(", NULL::date AS part_day, NULL::text AS part_path")
+    )
+    found = moment.read(sql.SQL("{} UNION ALL {}").format(hot_rows, files), few=True)
+    parts = found.filter(pl.col("part_path").is_not_null()).sort("part_day", "part_path")
+    hot = found.filter(pl.col("part_path").is_null()).select(names)
+    hot = hot.cast({name: relation.columns[name] for name in names}).sort(relation.key)
+    days, paths = parts.get_column("part_day").to_list(), parts.get_column("part_path").to_list()
+    return _together(
+        relation, wanted, days, paths, hot, hot.select(relation.key) if relation.corrects else None
+    )
 
 
 def _judge_keys_alone(relation: Relation, conditions: Sequence[Condition]) -> bool:
@@ -125,15 +185,17 @@ def _live_parts(moment: Snapshot, relation: Relation, wanted: Wanted) -> tuple[C
     """Days and files of the parts that may hold rows of the window."""
     if relation.time_column is None:
         return [], []
+    found = moment.read(_parts_statement(relation, wanted))
+    return found.get_column("data_day").to_list(), found.get_column("path").to_list()
+
+
+def _parts_statement(relation: Relation, wanted: Wanted) -> sql.Composed:
     first = wanted.start.astimezone(UTC).date() if wanted.start else date.min
     last = (wanted.end - timedelta(microseconds=1)).astimezone(UTC).date() if wanted.end else date.max
-    found = moment.read(
-        sql.SQL(
-            "SELECT data_day, path FROM archive.batches WHERE table_name = {} AND state = 'live'"
-            " AND data_day BETWEEN {}::date AND {}::date ORDER BY data_day, batch_id"
-        ).format(sql.Literal(relation.name), sql.Literal(first.isoformat()), sql.Literal(last.isoformat()))
-    )
-    return found.get_column("data_day").to_list(), found.get_column("path").to_list()
+    return sql.SQL(
+        "SELECT data_day, path FROM archive.batches WHERE table_name = {} AND state = 'live'"
+        " AND data_day BETWEEN {}::date AND {}::date ORDER BY data_day, batch_id"
+    ).format(sql.Literal(relation.name), sql.Literal(first.isoformat()), sql.Literal(last.isoformat()))
 
 
 def _hot_rows(
@@ -143,13 +205,20 @@ def _hot_rows(
     names: Sequence[str],
     conditions: Sequence[Condition],
 ) -> pl.DataFrame:
+    rows = _select(moment, relation, names, _hot_conditions(relation, wanted, conditions))
+    return rows.sort(relation.key) if relation.key and set(relation.key) <= set(names) else rows
+
+
+def _hot_conditions(
+    relation: Relation, wanted: Wanted, conditions: Sequence[Condition]
+) -> list[sql.Composable]:
+    """The conditions on hot rows, the window among them."""
     chosen = [*_bounds(relation, wanted.start, wanted.end), *(c.as_sql() for c in conditions)]
     if wanted.at is not None:
         time_of_day = sql.SQL("({} AT TIME ZONE 'UTC')::time = {}::time")
         column = sql.Identifier(relation.time_column or "")
         chosen.append(time_of_day.format(column, sql.Literal(wanted.at.isoformat())))
-    rows = _select(moment, relation, names, chosen)
-    return rows.sort(relation.key) if set(relation.key) <= set(names) else rows
+    return chosen
 
 
 def _corrected_keys(
@@ -180,13 +249,23 @@ def _after(days: Collection[date]) -> datetime:
 def _select(
     moment: Snapshot, relation: Relation, names: Sequence[str], conditions: Sequence[sql.Composable]
 ) -> pl.DataFrame:
+    statement = _select_statement(relation, names, conditions)
+    return moment.read(statement).cast({name: relation.columns[name] for name in names})
+
+
+def _select_statement(
+    relation: Relation,
+    names: Sequence[str],
+    conditions: Sequence[sql.Composable],
+    more: sql.Composable = _NOTHING,
+) -> sql.Composed:
     columns = [sql.SQL("{} AS {}").format(sql.SQL(relation.hot[n]), sql.Identifier(n)) for n in names]
-    statement = sql.SQL("SELECT {} FROM {}").format(
-        sql.SQL(", ").join(columns), sql.Identifier(*relation.qualified)
+    statement = sql.SQL("SELECT {}{} FROM {}").format(
+        sql.SQL(", ").join(columns), more, sql.Identifier(*relation.qualified)
     )
     if conditions:
         statement += sql.SQL(" WHERE {}").format(sql.SQL(" AND ").join(conditions))
-    return moment.read(statement).cast({name: relation.columns[name] for name in names})
+    return statement
 
 
 def _bounds(relation: Relation, start: datetime | None, end: datetime | None) -> list[sql.Composable]:

@@ -19,6 +19,7 @@ from tracker_pipeline.storage import archive, scan
 from tracker_pipeline.storage.audit import audit
 from tracker_pipeline.storage.compaction import compact_days
 from tracker_pipeline.storage.database import connect
+from tracker_pipeline.storage.query import run_query
 from tracker_pipeline.storage.restore import restore_days
 from tracker_pipeline.storage.writing import write_window
 from tracker_pipeline_tests.frames import bars
@@ -72,7 +73,18 @@ class Writer(threading.Thread):
                 return
 
 
-def test_a_reader_counts_right_while_late_rows_come_and_days_move_merge_and_return(own_database):
+ONE = (pl.col("venue") == "bybit") & (pl.col("symbol") == "BTC/USDT")
+READS = {
+    "all": lambda: scan(TABLE.name, columns=TABLE.key).collect(),
+    "one symbol": lambda: scan(
+        TABLE.name, START, START + timedelta(days=2), columns=TABLE.key, predicate=ONE
+    ).collect(),
+    "sql": lambda: run_query("SELECT venue, symbol, ts FROM market.ohlc_15m WHERE symbol = 'BTC/USDT'"),
+}
+
+
+@pytest.mark.parametrize("read", READS.values(), ids=READS)
+def test_a_reader_counts_right_while_late_rows_come_and_days_move_merge_and_return(own_database, read):
     frame = bars(count=192)
     write(frame.head(96))
     writer, wrong = Writer(frame.tail(96)), []
@@ -80,14 +92,14 @@ def test_a_reader_counts_right_while_late_rows_come_and_days_move_merge_and_retu
     def count() -> None:
         while not writer.done.is_set():
             low = writer.committed
-            rows = scan(TABLE.name, columns=TABLE.key).collect()
+            rows = read()
             if not 96 + low <= rows.height <= 96 + writer.begun or rows.n_unique() != rows.height:
                 wrong.append((low, rows.height, writer.begun))
 
     reader = threading.Thread(target=count)
     writer.start()
     reader.start()
-    until = time.monotonic() + 6
+    until = time.monotonic() + 4
     while time.monotonic() < until:
         move_merge_and_return()
     writer.done.set()
@@ -123,6 +135,7 @@ KILLED = """
 import os, signal, sys
 from datetime import date
 from tracker_pipeline.storage.compaction import compact_days
+from tracker_pipeline.storage.query import run_query
 from tracker_pipeline.storage.restore import restore_days
 
 def step(name):
