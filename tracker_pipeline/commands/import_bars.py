@@ -81,7 +81,7 @@ def import_files(
     for number, (path, total) in enumerate(zip(paths, rows, strict=True), start=1):
         for part in _parts(path, options, f"loading {number} of {len(paths)}", tell, total):
             _load(part, imported)
-    _record_days(imported)
+    _record_days(imported, tell)
     return imported
 
 
@@ -155,22 +155,30 @@ def imported_instruments(bars: pl.DataFrame) -> pl.DataFrame:
     return pl.DataFrame(rows, schema={name: columns[name] for name in names})
 
 
-def _record_days(imported: Imported) -> None:
+def _record_days(imported: Imported, tell: Callable[[str], None]) -> None:
     """Tell Dagster which partitions the files filled, so that the UI's coverage is true."""
     from tracker_pipeline.definitions import TABLE_ASSETS
     from tracker_pipeline.partitions import DAILY
 
     materializable = {asset.key for asset in TABLE_ASSETS}
     with shared_instance() as instance:
-        for timeframe, days in imported.days.items():
-            key = key_of(schemas.BARS[timeframe])
-            if key not in materializable:
-                continue
-            known = instance.get_materialized_partitions(key)
-            changed = imported.changed_days.get(timeframe, set())
-            for day in sorted(days):
-                partition = f"{day:%Y-%m-%d}"
-                if (day in changed or partition not in known) and DAILY.has_partition_key(partition):
-                    instance.report_runless_asset_event(
-                        dg.AssetMaterialization(key, partition=partition, description=_RUN_ID)
-                    )
+        wanted = [
+            (
+                key_of(schemas.BARS[timeframe]),
+                f"{day:%Y-%m-%d}",
+                day in imported.changed_days.get(timeframe, ()),
+            )
+            for timeframe, days in imported.days.items()
+            for day in sorted(days)
+        ]
+        known = {key: instance.get_materialized_partitions(key) for key in {key for key, *_ in wanted}}
+        due = [
+            (key, day)
+            for key, day, changed in wanted
+            if key in materializable and DAILY.has_partition_key(day) and (changed or day not in known[key])
+        ]
+        for number, (key, day) in enumerate(due, start=1):
+            tell(f"recording day {number:,} of {len(due):,} in Dagster")
+            instance.report_runless_asset_event(
+                dg.AssetMaterialization(key, partition=day, description=_RUN_ID)
+            )
