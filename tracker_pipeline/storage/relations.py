@@ -12,12 +12,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
+from typing import Final
 
 import polars as pl
 import pyarrow as pa
 from psycopg import sql
 
-from tracker_pipeline.domain.schemas import TABLES, ColumnType, Table
+from tracker_pipeline.domain.schemas import BARS, TABLES, ColumnType, Table
 from tracker_pipeline.resources.errors import PermanentError
 from tracker_pipeline.storage import lake
 from tracker_pipeline.storage.archive_policy import get_policies
@@ -27,6 +28,8 @@ from tracker_pipeline.storage.database import Connection, connect
 from tracker_pipeline.storage.lake_store import lake_store
 
 _AS_TEXT = {ColumnType.NUMERIC, ColumnType.WEI, ColumnType.JSON}
+# Views over hot bars of all timeframes, which Postgres answers.
+_BAR_VIEWS: Final = ("market.ohlc_today", "market.ohlc_recent", "market.latest_bars")
 
 
 @dataclass(frozen=True)
@@ -112,18 +115,33 @@ def _declared(name: str) -> Relation:
 
 
 def relation_of(name: str) -> Relation:
-    """The table of that name: a declared one, or one that the archive's policies name.
+    """The table of that name: a declared one, a view of recent bars, or one that the archive's policies name.
 
     Raises:
         KeyError: there is none.
     """
+    if name in _BAR_VIEWS:
+        return _bar_view(name)
     return _declared(name) if name in TABLES else _foreign(name)
+
+
+@cache
+def _bar_view(name: str) -> Relation:
+    columns = dict(BARS["1m"].polars_schema) | {"timeframe": pl.String()}
+    return Relation(
+        name=name,
+        columns=columns,
+        hot={column: _quoted(column) for column in columns},
+        key=(),
+        time_column=None,
+        corrects=False,
+    )
 
 
 def known_tables() -> list[str]:
     """Names of all tables that can be read."""
     policies = get_policies()
-    return [*TABLES, *sorted({*policies.archived, *policies.never} - set(TABLES))]
+    return [*TABLES, *_BAR_VIEWS, *sorted({*policies.archived, *policies.never} - set(TABLES))]
 
 
 def _foreign(name: str) -> Relation:

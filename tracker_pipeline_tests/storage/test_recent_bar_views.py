@@ -9,6 +9,7 @@ import pytest
 from tracker_pipeline.domain.schemas import BARS, INSTRUMENTS
 from tracker_pipeline.storage.database import connect
 from tracker_pipeline.storage.hot_partitions import ensure_partitions
+from tracker_pipeline.storage.query import run_query
 from tracker_pipeline.storage.writing import write_window
 from tracker_pipeline_tests.frames import bars
 
@@ -78,6 +79,16 @@ def test_the_latest_bar_is_the_newest_of_each_instrument_however_old_and_as_it_i
     assert latest[0][2:] == newest.select("ts", "close").row(0)
     write(newest.with_columns(close=pl.lit(108.5)))
     assert rows("SELECT close, revision FROM market.latest_bars WHERE symbol = 'BTC/USDT'") == [(108.5, 2)]
+
+
+def test_the_views_are_there_in_sql_beside_the_tables(own_database):
+    write(quarters(timedelta(hours=3), 8))
+    latest = run_query("SELECT symbol, close, timeframe FROM market.latest_bars WHERE timeframe = '15m'")
+    assert latest.rows() == [("BTC/USDT", 108.0, "15m")]
+    today = run_query(
+        "SELECT count(*) FROM market.ohlc_today t JOIN market.ohlc_15m b USING (venue, symbol, ts)"
+    )
+    assert today.item() == 8
 
 
 @pytest.mark.parametrize(
