@@ -56,11 +56,8 @@ def compare_hourly_jobs(defs: Any, instance: Any) -> None:
     before = f"{now - timedelta(hours=2):%Y-%m-%d-%H}:00"
 
     def job(name: str, partition: str) -> None:
-        tags = dict.fromkeys(
-            ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end"), partition
-        )
         result = defs.resolve_job_def(name).execute_in_process(
-            instance=instance, tags=tags, run_config=QUIET, raise_on_error=False
+            instance=instance, partition_key=partition, run_config=QUIET, raise_on_error=False
         )
         failed = [event.step_key for event in result.all_events if event.event_type_value == "STEP_FAILURE"]
         assert result.success, f"{name} failed in {failed}"

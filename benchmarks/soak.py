@@ -1,6 +1,6 @@
 """Seven days of ticks in accelerated time over the sandbox, with faults and a stop, and what must hold at the end.
 
-    python -m benchmarks.soak [--hours 168] [--coins 4] [--whales 60]
+    python -m benchmarks.soak [--hours 168 | --short] [--coins 4] [--whales 60]
 
 The servers of the sandbox run on real sockets by a clock that this program moves on; schedules and sensors are
 evaluated at the moments at which the daemon would, runs are keyed as the daemon keys them and executed on a real
@@ -323,10 +323,11 @@ def report(outcome: Outcome) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--hours", type=int, default=FULL.hours)
+    parser.add_argument("--short", action="store_true", help="nine hours with two faults and a stop, as in CI")
     parser.add_argument("--coins", type=int, default=4)
     parser.add_argument("--whales", type=int, default=60)
     given = parser.parse_args()
-    plan = Plan(given.hours, FULL.stops, FULL.exchange_faults, FULL.chain_down)
+    plan = SHORT if given.short else Plan(given.hours, FULL.stops, FULL.exchange_faults, FULL.chain_down)
     coins = ["BTC", "ETH", "SOL", "BNB", "XRP", "ADA"][: given.coins]
     with tempfile.TemporaryDirectory(prefix="tracker-soak-") as home:
         os.environ["TRACKER_HOME"] = home

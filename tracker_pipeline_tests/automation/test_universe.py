@@ -30,7 +30,7 @@ def test_only_a_version_that_comes_after_the_first_asks_for_the_newest_hour(own_
     store_version("b")
     second = versions_to_read(first.cursor, NOW)
     (request,) = second.run_requests
-    assert request.tags["dagster/asset_partition_range_start"] == "2026-03-02-07:00"
+    assert request.partition_key == "2026-03-02-07:00"
     assert request.asset_selection == [
         keys.WHALE_BALANCE_SNAPSHOTS,
         keys.STETH_RATES,
