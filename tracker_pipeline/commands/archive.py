@@ -139,9 +139,9 @@ def _hot_size(connection: Connection, name: str) -> tuple[int | None, int]:
     return (count or (0,))[0], (size or (0,))[0]
 
 
-def audit(name: str | None) -> Audit:
-    """What differs between manifest and lake."""
-    return audit_lake([name] if name else None)
+def audit(name: str | None, *, quick: bool = False) -> Audit:
+    """What differs between manifest and lake; quick compares sizes only."""
+    return audit_lake([name] if name else None, quick=quick)
 
 
 def restore(

@@ -71,7 +71,11 @@ def archive_status(table: Table = None, form: Form = Summary.table) -> None:
 
 
 @archive_app.command("audit")
-def archive_audit(table: Table = None, form: Form = Summary.table) -> None:
+def archive_audit(
+    table: Table = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Compare sizes and read no file.")] = False,
+    form: Form = Summary.table,
+) -> None:
     """Compare the manifest with the files: missing, altered and orphaned ones, counts, keys that stand twice.
 
     Exit code 1 if anything is wrong.
@@ -81,7 +85,7 @@ def archive_audit(table: Table = None, form: Form = Summary.table) -> None:
         from tracker_pipeline.commands.summary import print_records
 
         with out.status("reading every file") if out.is_terminal else nullcontext():
-            found = audit(table)
+            found = audit(table, quick=quick)
         problems = [vars(problem) for problem in found.problems]
         summary = f"{found.parts:,} parts with {found.rows:,} rows and {found.bytes:,} bytes"
         print_records(out, problems, form.value, empty=f"all as the manifest says: {summary}")
