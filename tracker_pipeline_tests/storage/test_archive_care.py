@@ -75,11 +75,12 @@ def test_an_audit_names_what_is_missing_altered_and_unknown(archived):
 
 
 def test_an_audit_finds_a_key_that_two_parts_have(archived):
+    copy = "market/ohlc_15m/day=2024-05-01/part-copy.parquet"
     execute(
-        "INSERT INTO archive.batches SELECT (jsonb_populate_record(b, jsonb_build_object('batch_id', 'copy',"
-        " 'path', 'market/ohlc_15m/day=2024-05-01/part-copy.parquet'))).* FROM archive.batches b WHERE data_day = '2024-05-01'"
+        "INSERT INTO archive.batches SELECT (jsonb_populate_record(b, jsonb_build_object('batch_id', 'copy', 'path',"
+        f" '{copy}'))).* FROM archive.batches b WHERE data_day = '2024-05-01'"
     )
-    plant_file("market/ohlc_15m/day=2024-05-01/part-copy.parquet", read_file(lake_files()[0]))
+    plant_file(copy, read_file(lake_files()[0]))
     assert {problem.problem for problem in audit().problems} == {KEY_TWICE}
 
 
