@@ -86,7 +86,7 @@ def move_partition(
         _refuse_remainder(connection, partition, sum(t.copied.rows_moved for t in transfers))
         for done in transfers:
             manifest.add_part(connection, done.copied.part, supersedes=done.collisions.superseded)
-        _drop(connection, partition)
+        drop_partition(connection, partition)
     except BaseException:
         discard(transfers)
         raise
@@ -123,7 +123,7 @@ def _lock_out_writers(connection: Connection, partition: LivePartition) -> None:
         raise TransientError(f"{partition.name} was dropped meanwhile") from error
 
 
-def _drop(connection: Connection, partition: LivePartition) -> None:
+def drop_partition(connection: Connection, partition: LivePartition) -> None:
     """Detach and drop, once no reader holds the table for a moment."""
     connection.execute(f"SET LOCAL lock_timeout = '{_LOCK_MILLISECONDS}ms'")
     for attempt in range(_LOCK_TRIES):

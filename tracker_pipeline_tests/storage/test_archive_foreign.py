@@ -137,8 +137,9 @@ CREATE TYPE pair AS (a int, b text);
 CREATE DOMAIN positive AS numeric(12,4) CHECK (VALUE > 0);
 CREATE TABLE public."Every Type" (
     "Id" bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, "select" timestamptz NOT NULL, small smallint,
-    whole integer, big bigint, real4 real, real8 double precision, money_ money, n numeric, n8 numeric(20,8), n0 numeric(5,0),
-    wide numeric(78,0), most numeric(38,10), negative_scale numeric(3,-2), dom positive, yes boolean, t text,
+    whole integer, big bigint, real4 real, real8 double precision, money_ money, n numeric,
+    n8 numeric(20,8), n0 numeric(5,0), wide numeric(78,0), most numeric(38,10),
+    negative_scale numeric(3,-2), dom positive, yes boolean, t text,
     v varchar(10), c char(5), nm name, one "char", b bytea, d date, ts timestamp, ts0 timestamp(0), tz timestamptz,
     tm time, tmz timetz, iv interval, u uuid, ip inet, net cidr, mac macaddr, mac8 macaddr8, bits bit(5),
     vbits varbit(8), j json, jb jsonb, m mood, p pair, ia int[], ta text[], va varchar(5)[], fa float8[],
@@ -149,15 +150,16 @@ CREATE TABLE public."Every Type" (
 ROWS = [
     "DEFAULT, '2026-01-05 01:02:03.999999+00', -32768, 2147483647, 4503599627370497, 'NaN', '-0', '-12.34', 'NaN',"
     " '123456789012.12345678', 12345, repeat('9', 78)::numeric, 1.0000000000, 12300, 1.5, true, E'a\\nb', '', 'ab',"
-    " 'n', 'q', '\\x00ff', 'infinity', 'infinity', '2026-01-05 10:00:00', '-infinity', '23:59:59.999999', '01:02:03+09',"
-    " '1 year -2 mons 3 days -04:05:06.789', 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11', '192.168.1.5/24', '10.0.0.0/8',"
+    " 'n', 'q', '\\x00ff', 'infinity', 'infinity', '2026-01-05 10:00:00', '-infinity', '23:59:59.999999',"
+    " '01:02:03+09', '1 year -2 mons 3 days -04:05:06.789',"
+    " 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11', '192.168.1.5/24', '10.0.0.0/8',"
     " '08:00:2b:01:02:03', '08:00:2b:01:02:03:04:05', '10101', '101', '{\"b\":1, \"b\": 2,  \"a\":1e400}',"
     ' \'{"a": 0.1000, "n": null}\', \'ok "so"\', \'(1,"x,y")\', \'{1,NULL,3}\', \'{a,NULL,"b c","",null}\','
     " '{x}', '{NaN,1}', '[1,5)', '{[1,2),[3,4)}', '[2026-01-01,)', '(1,2)', '(3,4),(1,2)', 'a:1 fat', 'a & b',"
     " '16/B374D848', DEFAULT, NULL",
     "DEFAULT, '2026-01-05 02:00:00+00', NULL, NULL, NULL, 1.1, 5e-324, NULL, 0.1000, 'NaN', NULL, 0, NULL, NULL,"
-    " NULL, false, '', NULL, NULL, NULL, NULL, '', '0044-03-15 BC', '294276-12-31 23:59:59.999999', NULL, NULL, NULL, NULL,"
-    " '00:00:00', NULL, '::1', NULL, NULL, NULL, NULL, NULL, 'null', 'null', NULL, NULL, '{}',"
+    " NULL, false, '', NULL, NULL, NULL, NULL, '', '0044-03-15 BC', '294276-12-31 23:59:59.999999', NULL, NULL, NULL,"
+    " NULL, '00:00:00', NULL, '::1', NULL, NULL, NULL, NULL, NULL, 'null', 'null', NULL, NULL, '{}',"
     " '[0:1]={a,b}', '{}', '{{1,2},{3,4}}', 'empty', '{}', NULL, NULL, NULL, '', NULL, NULL, DEFAULT, NULL",
     "DEFAULT, '2026-01-05 03:00:00+00', 0, 0, 0, 0, 1e308, 0, 'Infinity', 1.10000000, 0, 1, 2, 0, 3, NULL, '🐐',"
     " 'ab', '', 'b', NULL, NULL, '2024-02-29', '0001-01-01', NULL, '2026-01-05 00:00:00.000001+05', '24:00:00', NULL,"
