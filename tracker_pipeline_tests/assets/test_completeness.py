@@ -21,6 +21,7 @@ from tracker_pipeline_tests.assets.market_runs import (
     record_instruments,
     run,
 )
+from tracker_pipeline_tests.conftest import forget_settings
 
 FETCHED = [keys.BARS[name] for name in ("15m", "1h", "4h", "1d")]
 CHAIN = [*FETCHED, keys.BAR_COVERAGE]
@@ -281,3 +282,26 @@ def test_a_missing_bar_that_the_exchange_says_it_does_not_have_is_empty_from_the
 
 def moment(ms: int) -> datetime:
     return datetime.fromtimestamp(ms / 1000, UTC)
+
+
+def test_bars_made_of_minutes_equal_those_that_the_exchange_serves_itself(faults, tmp_path, monkeypatch):
+    path = tmp_path / "minutes.yaml"
+    path.write_text("market: {native_timeframes: [1m]}\n")
+    monkeypatch.setenv("TRACKER_CONFIG", str(path))
+    forget_settings()
+    record_instruments(("BTC",))
+    lost = (DAY + hours(3), DAY + hours(3) + timedelta(minutes=7))
+    faults.without = [({"BTCUSDT"}, *lost)]
+    with exchange(faults) as resource:
+        assert run(resource, [*keys.BARS.values(), keys.BAR_COVERAGE]).success
+        assert {interval for _, interval, _, _ in faults.asked} == {"1"}
+        for timeframe, count in {"5m": 287, "15m": 96, "1h": 24, "4h": 6, "1d": 1}.items():
+            assert counts(timeframe)["BTC/USDT"][1] == count
+        faults.without = []
+        whole = resource.client().bars_many(["BTC/USDT"], "15m", DAY, DAY + hours(24))["BTC/USDT"].frame
+    made = scan(BARS["15m"].name, predicate=pl.col("symbol") == "BTC/USDT").collect().sort("ts")
+    assert made.filter(pl.col("ts") == lost[0]).get_column("n_src").to_list() == [8]
+    values = ["ts", "open", "high", "low", "close", "volume"]
+    untouched = pl.col("ts") != lost[0]
+    assert made.filter(untouched).select(values).equals(whole.filter(untouched).select(values))
+    assert counts("5m")["BTC/USDT"] == (288, 287, 1, 0, 0), "five minutes of which none exists do not exist"
