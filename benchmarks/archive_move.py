@@ -52,7 +52,7 @@ FROM (SELECT i AS id, timestamp '2026-01-06' + (i / 3) * interval '1 second' AS 
 CREATE FUNCTION bench.base58(length int, seed int) RETURNS text LANGUAGE sql VOLATILE AS $$
     SELECT string_agg(substr('123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz',
                              1 + floor(random() * 58)::int, 1), '') FROM generate_series(1, length + 0 * seed) $$;
-CREATE TABLE bench.wallets AS SELECT i, bench.base58(44, i) AS wallet FROM generate_series(0, 19999) AS i;
+CREATE TABLE bench.wallets AS SELECT n, bench.base58(44, n) AS wallet FROM generate_series(0, 19999) AS n;
 CREATE TABLE bench.trades (id bigint, wallet_address varchar(255) NOT NULL, signature varchar(255),
     trade_timestamp timestamp NOT NULL,
     stablecoin_amount numeric(20,8), sol_amount numeric(20,8), price numeric(20,8),
@@ -69,7 +69,7 @@ SELECT i::bigint AS id, w.wallet AS wallet_address, s AS signature,
        timestamp '2026-01-06' + i * interval '0.52 seconds' + random() * interval '5 seconds' AS created_at
 FROM (SELECT i, floor(random() * random() * 20000)::int AS w, (10 ^ (random() * 4 - 2)) AS amount,
              140 + 3 * sin(i / 50000.0) + random() * 0.05 AS p, bench.base58(88, i) AS s
-      FROM generate_series(0, {rows} - 1) AS i) AS made JOIN bench.wallets w ON w.i = made.w ORDER BY i;
+      FROM generate_series(0, {rows} - 1) AS i) AS made JOIN bench.wallets w ON w.n = made.w ORDER BY i;
 """,
     "books": """
 CREATE TABLE bench.books (id bigserial PRIMARY KEY, "timestamp" timestamp NOT NULL, symbol varchar(20), mid float8,
