@@ -149,6 +149,7 @@ def test_cold_rows_stay_for_ever_unless_a_policy_lets_them_go(archived, monkeypa
 def test_the_commands_say_what_they_did(archived):
     status = json.loads(tracker("status", "--table", TABLE.name, "--format", "json").stdout)[0]
     assert (status["hot_rows"], status["cold_rows"], status["files"]) == (0, 192, 2)
+    assert status["saved_bytes"] == status["table_bytes"] - status["bytes"] > 0
     assert "192 rows archived in" in tracker("status").stdout
     arguments = ("restore", "--table", TABLE.name, "--day", "2024-05-01", "--format", "json")
     assert json.loads(tracker(*arguments, "--dry-run").stdout)[0]["outcome"] == "would restore"
