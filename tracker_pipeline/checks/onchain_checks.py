@@ -3,11 +3,11 @@
 What belongs here: checks of stored on-chain rows. What does not: thresholds and verdicts
 (`domain.snapshot_quality`).
 
-Where a wrong value would be built upon the check blocks; where data is thin or unusual it warns, and what is critical
-is an error that does not block: a crash of the market must not stop its own measurement.
+Where a wrong value would be built upon the check blocks. Where data is thin or unusual it warns; what makes values of
+the hour doubtful is an error that does not block: a crash of the market must not stop its own measurement.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from fractions import Fraction
@@ -113,6 +113,9 @@ def _confirmed(chain: ChainResource, network: str, at: datetime) -> tuple[list[s
     return jumped, [address for address, wei in again.items() if now[address] != wei]
 
 
+# What casts doubt on values of the hour itself. Hours that are missing and addresses that came do not.
+_DOUBTFUL: Final = frozenset({"unknown_share", "block_gap", "jumps", "steth_rate"})
+
 _QUALITY_SPECS: Final = [
     dg.AssetCheckSpec(name, asset=keys.WHALE_BALANCE_SNAPSHOTS, description=text)
     for name, text in {
@@ -140,24 +143,25 @@ def snapshot_quality(context: dg.AssetCheckExecutionContext) -> Iterator[dg.Asse
         ]
         status, score = quality.overall([finding for _, finding in own])
         figures = {network: finding.figure for network, finding in own}
-        yield _quality_result(spec, status, score, figures, nothing=not own)
+        yield _quality_result(spec, status, score, figures, own=[finding for _, finding in own])
     status, score = quality.overall(everything)
     words = {
         f"{network} {f.subject}": f"{f.quality}: {f.figure}" for network, fs in found.items() for f in fs
     }
-    yield _quality_result(_QUALITY_SPECS[-1], status, score, words, nothing=not everything)
+    yield _quality_result(_QUALITY_SPECS[-1], status, score, words, own=everything)
 
 
 def _quality_result(
-    spec: dg.AssetCheckSpec, status: str, score: int, figures: Mapping[str, str], *, nothing: bool
+    spec: dg.AssetCheckSpec, status: str, score: int, figures: Mapping[str, str], *, own: Sequence[Finding]
 ) -> dg.AssetCheckResult:
-    passed = nothing or status == "healthy"
+    passed = not own or status == "healthy"
+    doubtful = any(finding.quality == "critical" and finding.subject in _DOUBTFUL for finding in own)
     return dg.AssetCheckResult(
         passed=passed,
         asset_key=spec.asset_key,
         check_name=spec.name,
-        severity=dg.AssetCheckSeverity.ERROR if status == "critical" else dg.AssetCheckSeverity.WARN,
-        metadata={"status": "nothing stored" if nothing else status, "score": score, **figures},
+        severity=dg.AssetCheckSeverity.ERROR if doubtful else dg.AssetCheckSeverity.WARN,
+        metadata={"status": status if own else "nothing stored", "score": score, **figures},
         description=None if passed else f"{status} ({score}): {'; '.join(figures.values())}",
     )
 
