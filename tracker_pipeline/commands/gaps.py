@@ -23,7 +23,7 @@ class Absences:
     Attributes:
         totals: bars and symbols by venue, timeframe and state.
         outages: of venues, newest first.
-        gaps: the open ones, newest first.
+        gaps: the open ones, newest first; those of outages only where they are asked for.
         more: how many further gaps there are.
     """
 
@@ -61,7 +61,9 @@ def absences(
         )
         .sort("venue", pl.col("timeframe").replace_strict(order, return_dtype=pl.Int64), "state")
     )
-    listed = gaps.sort("gap_start", "symbol", descending=[True, False]).head(limit)
+    # The outages are listed already, not once more for each symbol.
+    single = gaps if state else gaps.filter(pl.col("state") != "outage")
+    listed = single.sort("gap_start", "symbol", descending=[True, False]).head(limit)
     outages = scan("market.outages").collect().sort("outage_start", descending=True).head(limit)
     return Absences(
         totals=[_said(row) for row in totals.to_dicts()],
@@ -77,7 +79,7 @@ def absences(
             for row in outages.to_dicts()
         ],
         gaps=[_gap(row) for row in listed.to_dicts()],
-        more=max(0, gaps.height - limit),
+        more=max(0, single.height - limit),
     )
 
 
@@ -93,7 +95,6 @@ def _gap(row: dict[str, Any]) -> dict[str, Any]:
         "symbol": row["symbol"],
         "tf": row["timeframe"],
         "from": _moment(row["gap_start"]),
-        "to": _moment(row["gap_end"]),
         "bars": row["bars"],
         "state": row["state"],
         "asked": row["attempts"],
