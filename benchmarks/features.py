@@ -65,7 +65,7 @@ def beside(frame: pl.DataFrame, reference: pl.DataFrame) -> Surroundings:
 
 
 def ours(frame: pl.DataFrame, reference: pl.DataFrame, surroundings: Surroundings) -> int:
-    """Every row, a block of days at a time, as the asset stores them."""
+    """Every row, a block of days at a time: 1.55 M rows in one frame would be 560 MB by themselves."""
     return sum(
         block.height for block in feature_blocks(frame, reference_bars=reference, surroundings=surroundings)
     )

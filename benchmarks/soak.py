@@ -323,7 +323,9 @@ def report(outcome: Outcome) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--hours", type=int, default=FULL.hours)
-    parser.add_argument("--short", action="store_true", help="nine hours with two faults and a stop, as in CI")
+    parser.add_argument(
+        "--short", action="store_true", help="nine hours with two faults and a stop, as in CI"
+    )
     parser.add_argument("--coins", type=int, default=4)
     parser.add_argument("--whales", type=int, default=60)
     given = parser.parse_args()
