@@ -127,7 +127,7 @@ def measure(connection: Connection, rows: int, repeat: int) -> None:
             line.strip() for line in plan if "Planning Time" in line or "Execution Time" in line
         )
         print(
-            f"  {name:<36} {statistics.median(times):8.2f} ms, {given[name]:,} rows,"
+            f"  {name:<36} {statistics.median(times):8.2f} ms (fastest {min(times):.2f}), {given[name]:,} rows,"
             f" {len(opened)} partitions in the plan ({timing})"
         )
     print(f"  {'usual: DISTINCT ON, once':<36} {usual:8.0f} ms")
