@@ -168,10 +168,14 @@ def _read_narrow(moment: Snapshot, relation: Relation, wanted: Wanted) -> pl.Laz
         relation, names, chosen, sql.SQL(", NULL::date AS part_day, NULL::text AS part_path")
     )
     found = moment.read(sql.SQL("{} UNION ALL {}").format(hot_rows, files), few=True)
-    parts = found.filter(pl.col("part_path").is_not_null()).sort("part_day", "part_path")
-    hot = found.filter(pl.col("part_path").is_null()).select(names)
-    hot = hot.cast({name: relation.columns[name] for name in names}).sort(relation.key)
-    days, paths = parts.get_column("part_day").to_list(), parts.get_column("part_path").to_list()
+    days: list[date] = []
+    paths: list[str] = []
+    if found.get_column("part_path").null_count() < found.height:
+        parts = found.filter(pl.col("part_path").is_not_null()).sort("part_day", "part_path")
+        days, paths = parts.get_column("part_day").to_list(), parts.get_column("part_path").to_list()
+    # One plan for all: each step by itself would cost as much as the read.
+    typed = [pl.col(name).cast(relation.columns[name]) for name in names]
+    hot = found.lazy().filter(pl.col("part_path").is_null()).select(typed).sort(relation.key).collect()
     return _together(
         relation, wanted, days, paths, hot, hot.select(relation.key) if relation.corrects else None
     )
