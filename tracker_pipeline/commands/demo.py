@@ -147,6 +147,7 @@ def _stages(
         op_config={keys.ARCHIVED_OHLC_15M.to_python_identifier(): {"config": {"cut": cut.isoformat()}}},
     )
     yield _stage("on-chain", instance, "onchain_hour", progress, partitions=(hours[0], hours[1]))
+    yield _stage("re-check", instance, "onchain_recheck", progress)
 
 
 def _stage(
