@@ -189,7 +189,7 @@ def _findings(network: str, at: datetime) -> list[Finding]:
         quality.jumps(len(quality.jumped(then, now, least=_LEAST_JUMP_WEI)), 0),
         quality.universe_drift(_addresses(network, at - HOUR), _addresses(network, at)),
         # The rate of this very hour is read after its balances; it is judged with those of the next hour.
-        quality.steth_rate(usable, configured=found.steth_feed is not None and hours > 1),
+        quality.steth_rate(usable, configured=found.steth_feed is not None and bool(usable)),
     ]
 
 

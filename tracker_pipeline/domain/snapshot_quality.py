@@ -135,7 +135,7 @@ def jumps(confirmed: int, different: int) -> Finding:
 def steth_rate(rates: Sequence[tuple[str, Decimal | None]], *, configured: bool) -> Finding:
     """Judge the rates of the last hours: status and value of each; those unknown or out of range are bad."""
     if not configured:
-        return Finding("steth_rate", "healthy", "no feed is configured")
+        return Finding("steth_rate", "healthy", "no feed, or nothing read of it yet")
     bad = sum(status != "ok" or usable_rate(rate) is None for status, rate in rates)
     quality: Quality = (
         "healthy" if rates and not bad else "degraded" if bad <= _MOST_BAD_RATES else "critical"
