@@ -95,8 +95,12 @@ import sys
 from datetime import datetime
 from tracker_pipeline.storage.archive import archive_tables
 import pyarrow.parquet, adbc_driver_postgresql.dbapi
+from tracker_pipeline.storage.archive_policy import get_policies
 from tracker_pipeline.storage.database import connect
-connect().__enter__()
+from tracker_pipeline.storage.snapshots import arrow_transaction
+get_policies()
+with connect(), arrow_transaction():
+    pass
 from benchmarks.archive_move import measured
 def work():
     (report,) = archive_tables([sys.argv[1]], cut=datetime.fromisoformat(sys.argv[2]), run_id="benchmark")
