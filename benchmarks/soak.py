@@ -262,7 +262,7 @@ def judge(outcome: Outcome, start: datetime, end: datetime) -> None:
     expect(bars.join(features, on=["ts", "symbol"], how="anti").is_empty(), "bars without features")
 
     scores = scan("onchain.accumulation_scores").collect()
-    hours = {start + i * HOUR for i in range(-1, int((end - start) / HOUR) - 1)}
+    hours = {start + i * HOUR for i in range(int((end - start) / HOUR))}
     scored = scores.get_column("snapshot_timestamp")
     expect(hours <= set(scored), f"hours without a score: {sorted(hours - set(scored))[:5]}")
     late = scores.filter(pl.col("snapshot_timestamp") >= start + 25 * HOUR, pl.col("status") != "ok")

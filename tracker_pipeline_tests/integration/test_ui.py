@@ -1,7 +1,6 @@
 """A person at the web interface: groups, one partition made, a backfill, a schedule switched off, a failed check."""
 
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -67,10 +66,10 @@ def _wait_until_served(base: str) -> None:
     raise AssertionError("the web interface did not come up")
 
 
-def _run_ends(page: Any, words: str) -> None:
-    """Go to the newest run and wait for its end."""
-    page.goto("/runs")
-    page.get_by_text(re.compile(f"^{words}$")).first.wait_for(timeout=4 * MINUTES)
+def _launch(page: Any, button: Any) -> None:
+    """Click, and wait for the answer: leaving the page earlier would take the request back."""
+    with page.expect_response(lambda answer: "aunch" in (answer.request.post_data or "")):
+        button.click()
 
 
 def test_a_person_finds_materializes_backfills_switches_off_and_sees_what_failed(interface):
@@ -91,15 +90,15 @@ def _sees_every_group(page: Any) -> None:
 
 def _materializes_the_universe_and_one_hour_of_balances(page: Any) -> None:
     page.goto("/assets/onchain/whale_universe")
-    page.get_by_role("button", name="Materialize").first.click()
-    _run_ends(page, "Success")
+    _launch(page, page.get_by_role("button", name="Materialize").first)
+    page.goto("/assets/onchain/whale_universe?view=checks")
+    page.get_by_text("Passed", exact=True).filter(visible=True).first.wait_for(timeout=4 * MINUTES)
     page.goto("/assets/onchain/whale_balance_snapshots?view=partitions")
     page.get_by_role("button", name="Materialize…").click()
     dialog = page.get_by_role("dialog")
     dialog.get_by_role("button", name="Latest").click()
     dialog.get_by_text("1 partition", exact=True).first.wait_for()
-    dialog.get_by_role("button", name="Launch").click()
-    dialog.wait_for(state="hidden")
+    _launch(page, dialog.get_by_role("button", name="Launch"))
     page.goto("/assets/onchain/whale_balance_snapshots?view=partitions")
     page.get_by_text("Materialized (1)").first.wait_for(timeout=4 * MINUTES)
 
@@ -142,7 +141,7 @@ def _sees_a_failed_check(page: Any, home: Path) -> None:
     with psycopg.connect(url) as connection:
         connection.execute("ALTER TABLE onchain.whale_universe ADD COLUMN stray text")
     page.goto("/assets/onchain/whale_universe?view=checks")
-    page.get_by_role("button", name="Execute", exact=True).click()
+    _launch(page, page.get_by_role("button", name="Execute", exact=True))
     page.goto("/assets/onchain/whale_universe?view=checks")
     page.get_by_text("Failed", exact=True).filter(visible=True).first.wait_for(timeout=4 * MINUTES)
 
