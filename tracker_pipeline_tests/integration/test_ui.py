@@ -1,6 +1,7 @@
 """A person at the web interface: groups, one partition made, a backfill, a schedule switched off, a failed check."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -68,7 +69,8 @@ def _wait_until_served(base: str) -> None:
 
 def _launch(page: Any, button: Any) -> None:
     """Click, and wait for the answer: leaving the page earlier would take the request back."""
-    with page.expect_response(lambda answer: "aunch" in (answer.request.post_data or "")):
+    launches = re.compile('"operationName":"Launch(Pipeline|Partition|Multiple)')
+    with page.expect_response(lambda answer: launches.search(answer.request.post_data or "") is not None):
         button.click()
 
 
