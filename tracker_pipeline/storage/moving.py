@@ -89,11 +89,12 @@ def move_one(name: str, policy: Policy, day: date, cut: datetime, run_id: str, s
         bytes_per_row = _bytes_per_row(connection, partition.oid if partition else table.oid)
         connection.commit()
         transfers = _with_tries(connection, work, partition, step)
+    # By a connection of its own: that of the move may have been lost at its commit, which is settled all the same.
+    with connect() as connection:
         for done in transfers:
             manifest.note_table_bytes(
                 connection, done.copied.part, int(done.copied.part.rows * bytes_per_row)
             )
-        connection.commit()
     moved = [_described(done, cold, done.copied.rows_moved * bytes_per_row) for done in transfers]
     return sorted(moved, key=lambda one: (one.day != day, one.day)) or [
         Moved(day, 0, cold.get(day, 0), reason="its rows are archived already with the same values")
