@@ -143,7 +143,7 @@ def _sees_a_failed_check(page: Any, home: Path) -> None:
     with psycopg.connect(url) as connection:
         connection.execute("ALTER TABLE onchain.whale_universe ADD COLUMN stray text")
     page.goto("/assets/onchain/whale_universe?view=checks")
-    _launch(page, page.get_by_role("button", name="Execute", exact=True))
+    _launch(page, page.get_by_text("Execute all", exact=True).filter(visible=True).first)
     page.goto("/assets/onchain/whale_universe?view=checks")
     page.get_by_text("Failed", exact=True).filter(visible=True).first.wait_for(timeout=4 * MINUTES)
 
