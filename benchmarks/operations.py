@@ -95,7 +95,9 @@ def stages(defs: Any, job_name: str, partition: str) -> None:
             check = checks[name]
             asset = by_key[next(iter(check.check_keys)).asset_key]
             partitioned = asset.partitions_def is not None
-            check.op.compute_fn.decorated_fn(PlainContext(asset, partition if partitioned else None))
+            function = check.op.compute_fn.decorated_fn
+            context = PlainContext(asset, partition if partitioned else None)
+            function(context, **_given(function, resources))
 
 
 def _asset(asset: Any, partition: str, resources: dict[str, Any]) -> None:
@@ -103,14 +105,8 @@ def _asset(asset: Any, partition: str, resources: dict[str, Any]) -> None:
 
     partitioned = asset.partitions_def is not None
     function = asset.op.compute_fn.decorated_fn
-    given: dict[str, Any] = {}
-    for parameter in list(inspect.signature(function).parameters.values())[1:]:
-        if parameter.name == "config":
-            given["config"] = parameter.annotation()
-        elif parameter.name in resources:
-            given[parameter.name] = resources[parameter.name]
     context = PlainContext(asset, partition if partitioned else None)
-    value = function(context, **given)
+    value = function(context, **_given(function, resources))
     if value is None:
         return
     table = io_managers.table_of(asset.key)
@@ -123,6 +119,17 @@ def _asset(asset: Any, partition: str, resources: dict[str, Any]) -> None:
     frames = value.frames if isinstance(value, io_managers.PartitionFrames) else [(partition, value)]
     for _, frame in frames:
         manager._store(table, frame, bounds, "plain")
+
+
+def _given(function: Callable[..., Any], resources: dict[str, Any]) -> dict[str, Any]:
+    """The default configuration and the resources that a function asks for."""
+    given: dict[str, Any] = {}
+    for parameter in list(inspect.signature(function).parameters.values())[1:]:
+        if parameter.name == "config":
+            given["config"] = parameter.annotation()
+        elif parameter.name in resources:
+            given[parameter.name] = resources[parameter.name]
+    return given
 
 
 class PlainContext:
