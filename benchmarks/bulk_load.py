@@ -173,7 +173,10 @@ def dlt_merge(url: str, table: Table, bars: pl.DataFrame) -> None:
     with tempfile.TemporaryDirectory() as folder:
         pipeline = dlt.pipeline(
             "bars",
-            destination=dlt.destinations.postgres(url),
+            # It insists on a host and a password; the URL's own parameter then names the socket.
+            destination=dlt.destinations.postgres(
+                url.replace("postgres@/", "postgres:unused@localhost:5432/")
+            ),
             dataset_name=f"dlt_{time.time_ns()}",
             pipelines_dir=folder,
         )
