@@ -66,20 +66,19 @@ def snapshot(*tables: tuple[str, str]) -> Iterator[Snapshot]:
     A dropped partition is gone at once, for older snapshots too, whose manifest does not have its rows yet. So the
     tables are locked before there is a snapshot: a lock takes none, and who drops a partition waits for it.
     """
-    with arrow_transaction() as cursor:
-        _lock(cursor, sorted(set(tables)))
+    with arrow_transaction(*sorted(set(tables))) as cursor:
         yield Snapshot(cursor)
 
 
 @contextmanager
-def arrow_transaction() -> Iterator[Any]:
-    """A cursor in a read-only transaction that has no snapshot yet."""
-    connection = _connections.take()
+def arrow_transaction(*tables: tuple[str, str]) -> Iterator[Any]:
+    """A cursor in a read-only transaction that has locked `tables` and has no snapshot yet."""
+    connection = _connections.take(_beginning(tables))
     try:
         with connection.cursor() as cursor:
             yield cursor
             with said_plainly():
-                cursor.execute("COMMIT")
+                _send(cursor, "COMMIT")
     except BaseException:
         with suppress(Exception):  # it is broken, or in the middle of a read
             connection.close()
@@ -87,11 +86,18 @@ def arrow_transaction() -> Iterator[Any]:
     _connections.give_back(connection)
 
 
-def _lock(cursor: Any, tables: Sequence[tuple[str, str]]) -> None:
-    if tables:
-        names = sql.SQL(", ").join(sql.SQL("ONLY {}").format(sql.Identifier(*table)) for table in tables)
-        with said_plainly():
-            cursor.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(names).as_string(None))
+def _beginning(tables: Sequence[tuple[str, str]]) -> str:
+    """The transaction and its locks in one message. Neither takes a snapshot: the first read does."""
+    if not tables:
+        return _BEGIN
+    names = sql.SQL(", ").join(sql.SQL("ONLY {}").format(sql.Identifier(*table)) for table in tables)
+    return f"{_BEGIN}; LOCK TABLE {names.as_string(None)} IN ACCESS SHARE MODE"
+
+
+def _send(cursor: Any, statements: str) -> None:
+    """Run statements without an answer, all in one message; `execute` takes three for each."""
+    cursor.adbc_statement.set_sql_query(statements)
+    cursor.adbc_statement.execute_update()
 
 
 @contextmanager
@@ -117,18 +123,28 @@ class _Connections:
         self._idle: list[Any] = []
         atexit.register(self.close)
 
-    def take(self) -> Any:
-        """A connection in a transaction without a snapshot yet."""
+    def take(self, beginning: str) -> Any:
+        """A connection in a transaction that began so, without a snapshot yet."""
         while (connection := self._pop()) is not None:
             try:
-                _begin(connection)
-            except Exception:  # the server was restarted, or ended it: so it did the others
-                self.close()
+                _begin(connection, beginning)
+            except Exception as error:
+                with suppress(Exception):
+                    connection.close()
+                if _refuses(error):
+                    with said_plainly():
+                        raise
+                self.close()  # the server was restarted, or ended it: so it did the others
             else:
                 return connection
         with said_plainly():
             connection = self._open()
-            _begin(connection)
+            try:
+                _begin(connection, beginning)
+            except Exception:
+                with suppress(Exception):
+                    connection.close()
+                raise
         return connection
 
     def give_back(self, connection: Any) -> None:
@@ -174,9 +190,15 @@ def _identity() -> tuple[str, int]:
     return ready_url(), os.getpid()
 
 
-def _begin(connection: Any) -> None:
+def _begin(connection: Any, beginning: str) -> None:
     with connection.cursor() as cursor:
-        cursor.execute(_BEGIN)
+        _send(cursor, beginning)
+
+
+def _refuses(error: Exception) -> bool:
+    """Whether the server answered and lives on, so that another connection would fare no better."""
+    state = getattr(error, "sqlstate", None) or "08"
+    return not state.startswith(("08", "57P"))  # connection lost; server shut down or connection ended
 
 
 _connections = _Connections()

@@ -22,6 +22,7 @@ from tracker_pipeline.storage.snapshots import Snapshot, snapshot
 # A week of minute bars of one symbol is 10,080 rows: more are faster by COPY.
 _NARROW = timedelta(days=8)
 _NOTHING = sql.SQL("")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -158,27 +159,54 @@ def _is_narrow(relation: Relation, wanted: Wanted) -> bool:
 
 
 def _read_narrow(moment: Snapshot, relation: Relation, wanted: Wanted) -> pl.LazyFrame:
-    """Hot rows and the files of the manifest in one statement: messages cost more than the rows."""
+    """Hot rows and the files of the manifest in one statement: messages cost more than the rows.
+
+    Text of the key is not fetched, as all rows have the text that was asked for. A file's row has its day for time.
+    """
+    conditions = _reaching(relation, wanted)
+    given = {c.column: c.values[0] for c in conditions if c.operator == "=" and isinstance(c.values[0], str)}
     names = list(dict.fromkeys([*_names(relation, wanted), *relation.key]))
-    files = sql.SQL("SELECT {}, data_day AS part_day, path AS part_path FROM ({}) AS parts").format(
-        sql.SQL(", ").join(sql.SQL("NULL") for _ in names), _parts_statement(relation, wanted)
+    fetched = [name for name in names if name not in given]
+    files = sql.SQL("SELECT {}, path AS part_path FROM ({}) AS parts").format(
+        sql.SQL(", ").join(
+            sql.SQL("data_day::timestamp AT TIME ZONE 'UTC'" if name == relation.time_column else "NULL")
+            for name in fetched
+        ),
+        _parts_statement(relation, wanted),
     )
-    chosen = _hot_conditions(relation, wanted, _reaching(relation, wanted))
-    hot_rows = _select_statement(
-        relation, names, chosen, sql.SQL(", NULL::date AS part_day, NULL::text AS part_path")
-    )
+    chosen = _hot_conditions(relation, wanted, conditions)
+    hot_rows = _select_statement(relation, fetched, chosen, sql.SQL(", NULL::text AS part_path"))
     found = moment.read(sql.SQL("{} UNION ALL {}").format(hot_rows, files), few=True)
-    days: list[date] = []
-    paths: list[str] = []
-    if found.get_column("part_path").null_count() < found.height:
-        parts = found.filter(pl.col("part_path").is_not_null()).sort("part_day", "part_path")
-        days, paths = parts.get_column("part_day").to_list(), parts.get_column("part_path").to_list()
-    # One plan for all: each step by itself would cost as much as the read.
-    typed = [pl.col(name).cast(relation.columns[name]) for name in names]
-    hot = found.lazy().filter(pl.col("part_path").is_null()).select(typed).sort(relation.key).collect()
+    hot, parts = _divided(found, relation.time_column or "")
+    days, paths = [day for day, _ in parts], [path for _, path in parts]
+    if paths and not hot.height:
+        return _together(relation, wanted, days, paths, None, None)
+    typed = [
+        (pl.lit(given[n]) if n in given else pl.col(n)).cast(relation.columns[n]).alias(n) for n in names
+    ]
+    rows = hot.lazy().select(typed)
+    # The index has them in order, but does not promise it; all but the last column of the key are the same anyway.
+    if not hot.get_column(relation.key[-1]).is_sorted():
+        rows = rows.sort(relation.key[-1])
+    if not paths:
+        return rows.select(_names(relation, wanted))
+    hot = rows.collect()
     return _together(
         relation, wanted, days, paths, hot, hot.select(relation.key) if relation.corrects else None
     )
+
+
+def _divided(found: pl.DataFrame, time_column: str) -> tuple[pl.DataFrame, list[tuple[date, str]]]:
+    """Hot rows, and day and path of the files, by day and age. A plan of Polars for each step would cost 0.3 ms."""
+    column = found.get_column("part_path")
+    hot_rows = column.null_count()
+    if hot_rows == found.height:
+        return found, []
+    moments = found.get_column(time_column)
+    parts = [(i, path) for i, path in enumerate(column.to_list()) if path is not None]
+    in_front = parts[0][0] == hot_rows
+    hot = found.head(hot_rows) if in_front else found.filter(pl.col("part_path").is_null())
+    return hot, sorted((moments[i].date(), path) for i, path in parts)
 
 
 def _judge_keys_alone(relation: Relation, conditions: Sequence[Condition]) -> bool:
@@ -289,12 +317,17 @@ def _within(relation: Relation, wanted: Wanted) -> list[pl.Expr]:
         )  # without zone it is UTC by declaration
     bounds = []
     if wanted.start is not None:
-        bounds.append(column >= wanted.start.astimezone(UTC))
+        bounds.append(column >= _moment(wanted.start))
     if wanted.end is not None:
-        bounds.append(column < wanted.end.astimezone(UTC))
+        bounds.append(column < _moment(wanted.end))
     if wanted.at is not None:
         bounds.append(column.dt.time() == wanted.at)
     return bounds
+
+
+def _moment(value: datetime) -> pl.Expr:
+    """A time as a constant. `pl.lit` makes the same one of a datetime with zone, in half a millisecond."""
+    return pl.lit((value - _EPOCH) // timedelta(microseconds=1), dtype=pl.Datetime("us", "UTC"))
 
 
 def _refuse_bad_bounds(relation: Relation, start: datetime | None, end: datetime | None) -> None:
