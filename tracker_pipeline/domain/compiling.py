@@ -31,6 +31,7 @@ SOURCES: Final = (
     "feature_values",
     "feature_windows",
     "first_touch",
+    "slot_lookup",
     "trade",
 )
 

@@ -51,7 +51,11 @@ class FeatureTable:
 
     def put(self, name: str, values: FloatArray, lacking: BoolArray, reason: Reason) -> None:
         """Fill in a feature, row by row, with the reason where it has no value."""
-        self._matrix[_ROWS[name]] = np.where(lacking, np.nan, rounded(values))
+        column = self._matrix[_ROWS[name]]
+        column[:] = rounded(values)
+        if not lacking.any():
+            return
+        column[lacking] = np.nan
         self._note(name, np.where(lacking, reason, Reason.NONE).astype(np.uint8))
 
     def put_text(self, name: str, values: pl.Series, reason: Reason) -> None:

@@ -11,8 +11,9 @@ would remember the start of the history for ever; theirs restart at a fixed dist
 
 import math
 import os
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -39,12 +40,14 @@ BURN_IN: Final = timedelta(days=BURN_IN_DAYS)
 REFERENCE_LOOKBACK: Final = timedelta(days=31)
 
 _BAR: Final = duration("15m")
-_PRICES: Final = ("open", "high", "low", "close", "volume")
+_PRICES: Final = ("high", "low", "close", "volume")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _BAR_US: Final = _BAR // _MICROSECOND
 _DAY_US: Final = DAY // _MICROSECOND
 _WORKERS: Final = min(4, os.cpu_count() or 1)
+# Blocks in the making: only half of the work on one, that of the kernel, runs on several threads.
+_BLOCKS_AT_ONCE: Final = min(2, _WORKERS)
 
 
 def features_15m(
@@ -62,7 +65,7 @@ def features_15m(
     and daily bars of days before its own.
 
     Args:
-        bars: 15m bars of any number of series in any order: venue, symbol, ts, open, high, low, close, volume, and
+        bars: 15m bars of any number of series in any order: venue, symbol, ts, high, low, close, volume, and
             `available_at` and `revision` where known. For complete rows from `since` on they must reach back by
             `LOOKBACK`.
         reference_bars: daily bars of one series, BTC: ts and close, and `available_at` and `revision` where known,
@@ -106,10 +109,16 @@ def feature_blocks(
         return
     first, last = (history.bars.select(edge).item() for edge in (pl.col("ts").min(), pl.col("ts").max()))
     start = first if since is None else max(first, since)
-    while start <= last:
-        end = start - (start - _EPOCH) % DAY + days * DAY
-        yield history.features(start, end)
-        start = end
+    making: deque[Future[pl.DataFrame]] = deque()
+    with ThreadPoolExecutor(_BLOCKS_AT_ONCE) as pool:
+        while start <= last:
+            end = start - (start - _EPOCH) % DAY + days * DAY
+            making.append(pool.submit(history.features, start, end))
+            start = end
+            if len(making) >= _BLOCKS_AT_ONCE:
+                yield making.popleft().result()
+        while making:
+            yield making.popleft().result()
 
 
 @dataclass(frozen=True)
@@ -140,14 +149,16 @@ class _History:
         surroundings: Surroundings,
         as_of: datetime | None,
     ) -> "_History":
-        known = _with_revision(known_bars(bars, "15m", columns=_PRICES, as_of=as_of)).rechunk()
-        starts = series_starts(known)
-        reference = None if reference_bars is None else _reference(reference_bars, as_of)
-        grid = BarGrid.place(known, _BAR, pad=BURN_IN_DAYS * SLOTS)
-        days = DayTable.of(grid, np.append(starts, known.height))
-        corrected = bool((known["revision"] > 1).any())
-        context = DayFeatures(days_of(known, starts), reference)
-        return cls(known, corrected, grid, days, context, Beside(surroundings, as_of))
+        with ThreadPoolExecutor(1) as pool:
+            beside = pool.submit(Beside, surroundings, as_of)
+            known = _with_revision(known_bars(bars, "15m", columns=_PRICES, as_of=as_of)).rechunk()
+            starts = series_starts(known)
+            reference = None if reference_bars is None else _reference(reference_bars, as_of)
+            grid = BarGrid.place(known, _BAR, pad=BURN_IN_DAYS * SLOTS)
+            days = DayTable.of(grid, np.append(starts, known.height))
+            corrected = bool((known["revision"] > 1).any())
+            context = DayFeatures(days_of(known, starts), reference)
+            return cls(known, corrected, grid, days, context, beside.result())
 
     def features(self, since: datetime | None, until: datetime | None) -> pl.DataFrame:
         """The rows of the bars of [since, until)."""
