@@ -1,6 +1,8 @@
 """Point-in-time features of every instrument at each closed 15m bar."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime, time, timedelta
 from typing import Final
 
@@ -25,7 +27,7 @@ _BLOCK: Final = timedelta(days=31)
 _LAST_BAR: Final = time(23, 45)
 _FIVE_PAST: Final = 5  # minute within a quarter of the 5m bars that features look at
 _OF_SERIES: Final = ["venue", "symbol", "ts", "close", "revision", "available_at"]
-_COLUMNS: Final = [*_OF_SERIES, "open", "high", "low", "volume"]
+_COLUMNS: Final = [*_OF_SERIES, "high", "low", "volume"]
 
 
 @table_asset(
@@ -58,9 +60,12 @@ def features_between(start: datetime, end: datetime, *, as_of: datetime | None =
         as_of: moment of knowledge; bars available later are not seen. None sees all stored bars before `end`.
     """
     day = start.replace(hour=0, minute=0, second=0, microsecond=0)  # look-backs count from the UTC day
-    bars = history(day, end)
-    daily = reference_bars("1d", day - features.REFERENCE_LOOKBACK, end)
-    beside = _surroundings(start, end, bars)
+    with ThreadPoolExecutor(1) as pool:  # what is small is read while Postgres sends the burn-in
+        small = pool.submit(_small_reads, day, start, end)
+        bars = _burn_in(day, end)
+        closes, daily, beside = small.result()
+    bars = pl.concat([closes, bars])
+    beside = replace(beside, reference_15m=of_reference(bars))
     by_venue = (
         features.features_15m(
             own,
@@ -74,20 +79,23 @@ def features_between(start: datetime, end: datetime, *, as_of: datetime | None =
     return pl.concat([ML_FEATURES_15M.polars_schema.to_frame(), *by_venue])
 
 
-def history(day: datetime, end: datetime) -> pl.DataFrame:
-    """15m bars that the features of [day, end) come from: all of the burn-in, and the last of each day before it."""
-    table = BARS["15m"].name
-    burn_in = day - features.BURN_IN
-    closes = scan(table, day - features.LOOKBACK, burn_in, columns=_COLUMNS, at=_LAST_BAR)
-    return pl.concat([closes.collect(), scan(table, burn_in, end, columns=_COLUMNS).collect()])
+def _burn_in(day: datetime, end: datetime) -> pl.DataFrame:
+    """All 15m bars from the start of the burn-in of a day on."""
+    return scan(BARS["15m"].name, day - features.BURN_IN, end, columns=_COLUMNS).collect()
 
 
-def _surroundings(start: datetime, end: datetime, bars: pl.DataFrame) -> Surroundings:
+def _small_reads(
+    day: datetime, start: datetime, end: datetime
+) -> tuple[pl.DataFrame, pl.DataFrame, Surroundings]:
+    """The last 15m bar of each day before the burn-in, BTC's daily bars, and what lies beside but BTC's 15m bars."""
+    first, last = day - features.LOOKBACK, day - features.BURN_IN
+    closes = scan(BARS["15m"].name, first, last, columns=_COLUMNS, at=_LAST_BAR)
+    daily = reference_bars("1d", day - features.REFERENCE_LOOKBACK, end)
     second = pl.col("ts").dt.minute() % 15 == _FIVE_PAST
     fine = scan(BARS["5m"].name, start, end, columns=_OF_SERIES, predicate=second)
-    return Surroundings(
-        reference_15m=of_reference(bars),
+    beside = Surroundings(
         fine_bars=fine.collect(),
         regimes=scan(REGIMES.name, start, end).collect(),
         tiers=get_config().universe.tiers(),
     )
+    return closes.collect(), daily, beside

@@ -21,6 +21,7 @@ from tracker_pipeline.storage.snapshots import Snapshot, snapshot
 
 # A week of minute bars of one symbol is 10,080 rows: more are faster by COPY.
 _NARROW = timedelta(days=8)
+_FEW_DAYS = timedelta(days=100)  # within so many, moments of one time of day are written out
 _NOTHING = sql.SQL("")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -246,11 +247,19 @@ def _hot_conditions(
 ) -> list[sql.Composable]:
     """The conditions on hot rows, the window among them."""
     chosen = [*_bounds(relation, wanted.start, wanted.end), *(c.as_sql() for c in conditions)]
-    if wanted.at is not None:
-        time_of_day = sql.SQL("({} AT TIME ZONE 'UTC')::time = {}::time")
-        column = sql.Identifier(relation.time_column or "")
-        chosen.append(time_of_day.format(column, sql.Literal(wanted.at.isoformat())))
-    return chosen
+    return chosen if wanted.at is None else [*chosen, _at_time_of_day(relation, wanted, wanted.at)]
+
+
+def _at_time_of_day(relation: Relation, wanted: Wanted, at: time) -> sql.Composable:
+    """The moments themselves where they are few: Postgres takes twice as long to ask each row for its time of day."""
+    column, start, end = relation.time_column or "", wanted.start, wanted.end
+    if start is not None and end is not None and end - start <= _FEW_DAYS:
+        first = datetime.combine(start.astimezone(UTC).date(), at, UTC)
+        moments = (first + timedelta(days=day) for day in range(_FEW_DAYS.days + 1))
+        if within := tuple(moment for moment in moments if start <= moment < end):
+            return Condition(column, "in", within).as_sql()
+    time_of_day = sql.SQL("({} AT TIME ZONE 'UTC')::time = {}::time")
+    return time_of_day.format(sql.Identifier(column), sql.Literal(at.isoformat()))
 
 
 def _corrected_keys(

@@ -121,9 +121,20 @@ def test_columns_and_the_time_of_day_are_those_asked_for_wherever_the_rows_are(o
     whole = scan(TABLE.name).collect()
     wanted = whole.filter(pl.col("ts").dt.time() == time(23, 45)).select("symbol", "close")
     asked = {"columns": ["symbol", "close"], "at": time(23, 45)}
-    assert scan(TABLE.name, **asked).collect().sort("close").equals(wanted)
+    last = START + timedelta(days=1, hours=23, minutes=45)  # a window ends before its end
+
+    def all_ways_agree():
+        assert scan(TABLE.name, **asked).collect().sort("close").equals(wanted)
+        for days in (2, 90, 400):
+            found = scan(TABLE.name, START, START + timedelta(days=days), **asked).collect()
+            assert found.sort("close").equals(wanted)
+        assert scan(TABLE.name, START, last, **asked).collect().equals(wanted[:1])
+        assert scan(TABLE.name, last, last + timedelta(minutes=1), **asked).collect().equals(wanted[1:])
+        assert scan(TABLE.name, START, START + timedelta(hours=1), **asked).collect().is_empty()
+
+    all_ways_agree()
     archive.move_day(TABLE, DAY, cut=START + timedelta(days=1), run_id="r")
-    assert scan(TABLE.name, **asked).collect().sort("close").equals(wanted)
+    all_ways_agree()
     assert wanted.height == 2
 
 
