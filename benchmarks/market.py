@@ -56,15 +56,25 @@ def medians(
     count what else the machine does, and it does not flatter who runs on two threads. Work of other processes, as
     a database, needs `time.perf_counter`.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in cases}
+    return medians_by(cases, rounds, clock)[0]
+
+
+def medians_by(
+    cases: Mapping[str, Callable[[], object]], rounds: int, *clocks: Callable[[], float]
+) -> list[dict[str, float]]:
+    """What `medians` returns, by each of several clocks that look at the same runs."""
+    taken: dict[str, list[list[float]]] = {name: [] for name in cases}
     for run in cases.values():
         run()  # compiles, and touches the memory that later runs get again
     for _ in range(rounds):
         for name, run in cases.items():
-            start = clock()
+            starts = [clock() for clock in clocks]
             run()
-            seconds[name].append(clock() - start)
-    return {name: statistics.median(taken) for name, taken in seconds.items()}
+            taken[name].append([clock() - start for clock, start in zip(clocks, starts, strict=True)])
+    return [
+        {name: statistics.median(run[place] for run in runs) for name, runs in taken.items()}
+        for place in range(len(clocks))
+    ]
 
 
 def verdict(what: str, value: float, limit: float, *, at_least: bool = False, unit: str = "x") -> bool:

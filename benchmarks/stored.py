@@ -10,11 +10,19 @@ import polars as pl
 
 from tracker_pipeline.domain.schemas import BARS
 from tracker_pipeline.resources.postgres import EmbeddedPostgres
+from tracker_pipeline.settings import get_config, get_settings
 from tracker_pipeline.storage import scan
-from tracker_pipeline.storage.database import connect
+from tracker_pipeline.storage.database import connect, ready_url
+from tracker_pipeline.storage.lake_store import store_at
 from tracker_pipeline.storage.writing import write_window
 
 TABLE = BARS["15m"]
+
+
+def _forget_settings() -> None:
+    """What was read when assets were imported names the store of the checkout, which is nobody's to write to."""
+    for cached in (get_settings, get_config, ready_url, store_at):
+        cached.cache_clear()
 
 
 class Stored:
@@ -35,6 +43,7 @@ class Stored:
         self._server = EmbeddedPostgres(home / "postgres")
         self._server.start()
         os.environ["TRACKER_DATABASE_URL"] = self._server.url
+        _forget_settings()
         rows = self._bars.with_columns(
             source=pl.lit("benchmark"),
             run_id=pl.lit("benchmark"),
