@@ -11,11 +11,12 @@ from typing import Final
 import polars as pl
 from psycopg import sql
 
+from tracker_pipeline.configuration import Market
 from tracker_pipeline.domain.bar_slots import SERIES, TIME
 from tracker_pipeline.domain.instruments import listing_intervals
 from tracker_pipeline.domain.schemas import BAR_COVERAGE, BARS
 from tracker_pipeline.domain.timeframes import TIMEFRAMES, duration
-from tracker_pipeline.settings import Market, get_config
+from tracker_pipeline.settings import get_config
 from tracker_pipeline.storage import scan
 from tracker_pipeline.storage.database import Connection, identifier
 

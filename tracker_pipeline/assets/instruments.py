@@ -8,6 +8,7 @@ import polars as pl
 from pydantic import Field
 
 from tracker_pipeline.assets.declaration import table_asset
+from tracker_pipeline.configuration import PipelineConfig
 from tracker_pipeline.domain import schemas
 from tracker_pipeline.domain.instruments import Coin, after_a_look, left_the_list, tracked, unexplored
 from tracker_pipeline.domain.timeframes import TIMEFRAMES
@@ -15,7 +16,7 @@ from tracker_pipeline.resources.clients import ExchangeResource
 from tracker_pipeline.resources.errors import TransientError
 from tracker_pipeline.resources.failures import classified
 from tracker_pipeline.resources.listing_probe import first_bars
-from tracker_pipeline.settings import PipelineConfig, get_config
+from tracker_pipeline.settings import get_config
 from tracker_pipeline.storage import scan
 
 _DAY: Final = timedelta(days=1)

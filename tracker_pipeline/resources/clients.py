@@ -11,13 +11,11 @@ from typing import TYPE_CHECKING, cast
 import dagster as dg
 from pydantic import PrivateAttr
 
+from tracker_pipeline.configuration import DumpsSource, FilesSource, MassiveSource
 from tracker_pipeline.resources.errors import TransientError
 from tracker_pipeline.resources.sandbox_process import resolve
 from tracker_pipeline.settings import (
     ConfigurationError,
-    DumpsSource,
-    FilesSource,
-    MassiveSource,
     get_config,
     get_endpoints,
     get_networks,
