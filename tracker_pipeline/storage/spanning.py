@@ -22,7 +22,6 @@ from tracker_pipeline.storage.snapshots import Snapshot, snapshot
 # A week of minute bars of one symbol is 10,080 rows: more are faster by COPY.
 _NARROW = timedelta(days=8)
 _FEW_DAYS = timedelta(days=100)  # within so many, moments of one time of day are written out
-_NOTHING = sql.SQL("")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -129,7 +128,7 @@ def _together(
     if hot is None:
         return cold.select(names)
     if corrected is not None and relation.time_column in relation.key:
-        corrected = corrected.filter(pl.col(relation.time_column or "") < _after(days))
+        corrected = corrected.filter(pl.col(relation.time_column or "") < _moment(_after(days)))
     if corrected is not None and corrected.height:
         cold = cold.join(corrected.lazy(), on=relation.key, how="anti")
     return pl.concat([cold.select(names), hot.lazy().select(names)])
@@ -160,34 +159,27 @@ def _is_narrow(relation: Relation, wanted: Wanted) -> bool:
 
 
 def _read_narrow(moment: Snapshot, relation: Relation, wanted: Wanted) -> pl.LazyFrame:
-    """Hot rows and the files of the manifest in one statement: messages cost more than the rows.
+    """Few rows, so that each message, column and plan counts: text of the key is what was asked for, and not fetched.
 
-    Text of the key is not fetched, as all rows have the text that was asked for. A file's row has its day for time.
+    One statement for files and rows would save a message and lose as much to the column of paths that it adds.
     """
     conditions = _reaching(relation, wanted)
     given = {c.column: c.values[0] for c in conditions if c.operator == "=" and isinstance(c.values[0], str)}
+    parts = moment.read(_parts_statement(relation, wanted), few=True)
+    days, paths = parts.get_column("data_day").to_list(), parts.get_column("path").to_list()
     names = list(dict.fromkeys([*_names(relation, wanted), *relation.key]))
     fetched = [name for name in names if name not in given]
-    files = sql.SQL("SELECT {}, path AS part_path FROM ({}) AS parts").format(
-        sql.SQL(", ").join(
-            sql.SQL("data_day::timestamp AT TIME ZONE 'UTC'" if name == relation.time_column else "NULL")
-            for name in fetched
-        ),
-        _parts_statement(relation, wanted),
+    found = moment.read(
+        _select_statement(relation, fetched, _hot_conditions(relation, wanted, conditions)), few=True
     )
-    chosen = _hot_conditions(relation, wanted, conditions)
-    hot_rows = _select_statement(relation, fetched, chosen, sql.SQL(", NULL::text AS part_path"))
-    found = moment.read(sql.SQL("{} UNION ALL {}").format(hot_rows, files), few=True)
-    hot, parts = _divided(found, relation.time_column or "")
-    days, paths = [day for day, _ in parts], [path for _, path in parts]
-    if paths and not hot.height:
+    if paths and not found.height:
         return _together(relation, wanted, days, paths, None, None)
     typed = [
         (pl.lit(given[n]) if n in given else pl.col(n)).cast(relation.columns[n]).alias(n) for n in names
     ]
-    rows = hot.lazy().select(typed)
+    rows = found.lazy().select(typed)
     # The index has them in order, but does not promise it; all but the last column of the key are the same anyway.
-    if not hot.get_column(relation.key[-1]).is_sorted():
+    if not found.get_column(relation.key[-1]).is_sorted():
         rows = rows.sort(relation.key[-1])
     if not paths:
         return rows.select(_names(relation, wanted))
@@ -195,19 +187,6 @@ def _read_narrow(moment: Snapshot, relation: Relation, wanted: Wanted) -> pl.Laz
     return _together(
         relation, wanted, days, paths, hot, hot.select(relation.key) if relation.corrects else None
     )
-
-
-def _divided(found: pl.DataFrame, time_column: str) -> tuple[pl.DataFrame, list[tuple[date, str]]]:
-    """Hot rows, and day and path of the files, by day and age. A plan of Polars for each step would cost 0.3 ms."""
-    column = found.get_column("part_path")
-    hot_rows = column.null_count()
-    if hot_rows == found.height:
-        return found, []
-    moments = found.get_column(time_column)
-    parts = [(i, path) for i, path in enumerate(column.to_list()) if path is not None]
-    in_front = parts[0][0] == hot_rows
-    hot = found.head(hot_rows) if in_front else found.filter(pl.col("part_path").is_null())
-    return hot, sorted((moments[i].date(), path) for i, path in parts)
 
 
 def _judge_keys_alone(relation: Relation, conditions: Sequence[Condition]) -> bool:
@@ -298,11 +277,10 @@ def _select_statement(
     relation: Relation,
     names: Sequence[str],
     conditions: Sequence[sql.Composable],
-    more: sql.Composable = _NOTHING,
 ) -> sql.Composed:
     columns = [sql.SQL("{} AS {}").format(sql.SQL(relation.hot[n]), sql.Identifier(n)) for n in names]
-    statement = sql.SQL("SELECT {}{} FROM {}").format(
-        sql.SQL(", ").join(columns), more, sql.Identifier(*relation.qualified)
+    statement = sql.SQL("SELECT {} FROM {}").format(
+        sql.SQL(", ").join(columns), sql.Identifier(*relation.qualified)
     )
     if conditions:
         statement += sql.SQL(" WHERE {}").format(sql.SQL(" AND ").join(conditions))
