@@ -18,11 +18,24 @@ from tracker_pipeline.operations import instance_state
 from tracker_pipeline.settings import get_settings
 from tracker_pipeline.storage.database import Connection
 
+# The planner's estimate; of a table never analyzed, the count of the statistics, which a crash forgets. Where
+# neither is known of a table that has bytes, its number of rows is unknown and left out: it is not 0.
 _ROWS: Final = """
-SELECT t.name, coalesce((SELECT sum(greatest(c.reltuples, 0)) FROM pg_partition_tree(t.name::regclass) p
-                         JOIN pg_class c ON c.oid = p.relid WHERE p.isleaf),
-                        (SELECT greatest(c.reltuples, 0) FROM pg_class c WHERE c.oid = t.name::regclass))::bigint
-FROM unnest(%s::text[]) AS t(name) WHERE to_regclass(t.name) IS NOT NULL
+SELECT t.name, coalesce(sum(known.rows), 0)::bigint
+FROM unnest(%s::text[]) AS t(name)
+LEFT JOIN LATERAL (
+    SELECT relid FROM pg_partition_tree(to_regclass(t.name)) WHERE isleaf
+    UNION
+    SELECT oid FROM pg_class WHERE oid = to_regclass(t.name) AND relkind = 'r'
+) AS leaf(relid) ON true
+LEFT JOIN pg_class c ON c.oid = leaf.relid
+LEFT JOIN LATERAL (
+    SELECT CASE WHEN c.reltuples >= 0 THEN c.reltuples
+                WHEN pg_relation_size(c.oid) = 0 THEN 0
+                ELSE nullif(pg_stat_get_live_tuples(c.oid), 0) END
+) AS known(rows) ON true
+WHERE to_regclass(t.name) IS NOT NULL
+GROUP BY t.name HAVING bool_and(c.oid IS NULL OR known.rows IS NOT NULL)
 """
 _COLD: Final = """
 SELECT table_name, sum(rows)::bigint, sum(bytes)::bigint, count(*)
