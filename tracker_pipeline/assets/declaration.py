@@ -14,6 +14,7 @@ import polars as pl
 from tracker_pipeline.domain.schemas import Table
 from tracker_pipeline.keys import key_of
 from tracker_pipeline.resources.failures import RETRIES
+from tracker_pipeline.storage.day_locks import only_maker
 
 OWNER = "team:market-data"
 
@@ -93,6 +94,18 @@ def blocks_of_days(
         block = keys[first : first + size]
         windows = [definition.time_window_for_partition_key(key) for key in (block[0], block[-1])]
         yield _utc(windows[0].start), _utc(windows[1].end), block
+
+
+def own_blocks_of_days(
+    context: dg.AssetExecutionContext, table: Table, longest: timedelta
+) -> Iterator[tuple[datetime, datetime, list[str]]]:
+    """The same, and no other run makes these days of the table until the next block is asked for.
+
+    Days that are made of stored rows are read, made and stored within the loop over these blocks.
+    """
+    for start, end, day_keys in blocks_of_days(context, longest):
+        with only_maker(table, start, end):
+            yield start, end, day_keys
 
 
 def days_of(

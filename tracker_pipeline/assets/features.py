@@ -10,7 +10,7 @@ import dagster as dg
 import polars as pl
 
 from tracker_pipeline import keys
-from tracker_pipeline.assets.declaration import blocks_of_days, days_of, table_asset
+from tracker_pipeline.assets.declaration import days_of, own_blocks_of_days, table_asset
 from tracker_pipeline.assets.regimes import of_reference, reference_bars
 from tracker_pipeline.domain import features
 from tracker_pipeline.domain.feature_surroundings import Surroundings
@@ -46,7 +46,7 @@ def ml_features_15m(context: dg.AssetExecutionContext) -> PartitionFrames:
 
 def _days(context: dg.AssetExecutionContext) -> Iterator[tuple[str, pl.DataFrame]]:
     with classified():
-        for start, end, day_keys in blocks_of_days(context, _BLOCK):
+        for start, end, day_keys in own_blocks_of_days(context, ML_FEATURES_15M, _BLOCK):
             known = features_between(start, end)
             yield from days_of(known, "ts", day_keys)
 

@@ -12,7 +12,7 @@ import dagster as dg
 import polars as pl
 
 from tracker_pipeline import keys
-from tracker_pipeline.assets.declaration import blocks_of_days, days_of, table_asset
+from tracker_pipeline.assets.declaration import days_of, own_blocks_of_days, table_asset
 from tracker_pipeline.assets.strategies import strategy_configs
 from tracker_pipeline.domain import label_report, labels, schemas
 from tracker_pipeline.domain.schemas import Table
@@ -60,7 +60,7 @@ def _days(
 ) -> Iterator[tuple[str, pl.DataFrame]]:
     with classified():
         config = strategy_configs().get(strategy)
-        for start, end, day_keys in blocks_of_days(context, _BLOCK):
+        for start, end, day_keys in own_blocks_of_days(context, table, _BLOCK):
             found = table.polars_schema.to_frame()
             if config is not None:
                 found = _labels(strategy, config, start, end)

@@ -8,7 +8,7 @@ import dagster as dg
 import polars as pl
 
 from tracker_pipeline import keys
-from tracker_pipeline.assets.declaration import blocks_of_days, days_of, table_asset
+from tracker_pipeline.assets.declaration import days_of, own_blocks_of_days, table_asset
 from tracker_pipeline.domain import regimes as rules
 from tracker_pipeline.domain import schemas
 from tracker_pipeline.partitions import DAILY
@@ -35,7 +35,7 @@ def regimes(context: dg.AssetExecutionContext) -> PartitionFrames:
 
 def _days(context: dg.AssetExecutionContext) -> Iterator[tuple[str, pl.DataFrame]]:
     with classified():
-        for start, end, day_keys in blocks_of_days(context, _BLOCK):
+        for start, end, day_keys in own_blocks_of_days(context, schemas.REGIMES, _BLOCK):
             daily = reference_bars("1d", start - rules.DAILY_LOOKBACK, end)
             recent = reference_bars("15m", start - rules.LOOKBACK, end)
             known = pl.concat(

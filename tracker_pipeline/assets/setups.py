@@ -8,7 +8,7 @@ import dagster as dg
 import polars as pl
 
 from tracker_pipeline import keys
-from tracker_pipeline.assets.declaration import blocks_of_days, days_of, table_asset
+from tracker_pipeline.assets.declaration import days_of, own_blocks_of_days, table_asset
 from tracker_pipeline.assets.strategies import strategy_configs
 from tracker_pipeline.domain import schemas, setups
 from tracker_pipeline.domain.strategy_config import StrategyConfig
@@ -35,7 +35,7 @@ def strategy_setups(context: dg.AssetExecutionContext) -> PartitionFrames:
 
 def _days(context: dg.AssetExecutionContext) -> Iterator[tuple[str, pl.DataFrame]]:
     with classified():
-        for start, end, day_keys in blocks_of_days(context, _BLOCK):
+        for start, end, day_keys in own_blocks_of_days(context, schemas.SETUPS, _BLOCK):
             features = scan(schemas.ML_FEATURES_15M.name, start, end).collect()
             detected = (
                 _detect(strategy, start, end, features, config)

@@ -15,11 +15,12 @@ from tracker_pipeline.domain import training_set as rules
 from tracker_pipeline.partitions import WEEKLY
 from tracker_pipeline.resources.failures import classified
 from tracker_pipeline.storage import scan
+from tracker_pipeline.storage.day_locks import only_maker
 from tracker_pipeline.storage.io_managers import PartitionFrames
 
 _WEEK: Final = timedelta(days=7)
-# Labels live up to 72 h; those that began a week before or after may overlap the week's own.
-_NEIGHBOURS: Final = timedelta(days=7)
+# Labels live at most 7 days and a wait of hours for their entry; those of the days around may overlap the week's own.
+_NEIGHBOURS: Final = timedelta(days=8)
 
 
 @table_asset(
@@ -45,16 +46,17 @@ def _weeks(context: dg.AssetExecutionContext) -> Iterator[tuple[str, pl.DataFram
     with classified():
         for key in context.partition_keys:
             start = day_of(key)
-            rows = _rows(start - _NEIGHBOURS, start + _WEEK + _NEIGHBOURS)
-            own = rows.filter(pl.col("signal_ts").is_between(start, start + _WEEK, closed="left"))
-            context.add_asset_metadata(
-                {
-                    "wins": int(own.get_column("is_win").sum()),
-                    "effective rows": own.get_column("weight").sum(),
-                },
-                partition_key=key,
-            )
-            yield key, own
+            with only_maker(schemas.TRAINING_SET, start, start + _WEEK):
+                rows = _rows(start - _NEIGHBOURS, start + _WEEK + _NEIGHBOURS)
+                own = rows.filter(pl.col("signal_ts").is_between(start, start + _WEEK, closed="left"))
+                context.add_asset_metadata(
+                    {
+                        "wins": int(own.get_column("is_win").sum()),
+                        "effective rows": own.get_column("weight").sum(),
+                    },
+                    partition_key=key,
+                )
+                yield key, own
 
 
 def _rows(start: datetime, end: datetime) -> pl.DataFrame:
