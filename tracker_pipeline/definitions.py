@@ -30,7 +30,16 @@ from tracker_pipeline.assets import (
     whale_universe,
 )
 from tracker_pipeline.automation import archive_care as care_times
-from tracker_pipeline.automation import jobs, report_schedules, schedules, sensors, universe, upkeep, watch
+from tracker_pipeline.automation import (
+    jobs,
+    report_schedules,
+    schedules,
+    sensors,
+    training,
+    universe,
+    upkeep,
+    watch,
+)
 from tracker_pipeline.checks import feature_checks, label_checks, market_checks, onchain_checks
 from tracker_pipeline.checks.archive_checks import archive_check, every_row_came_back, no_row_is_lost
 from tracker_pipeline.checks.schema_checks import schema_check
@@ -88,7 +97,7 @@ def build_definitions(resource_overrides: Mapping[str, object] | None = None) ->
         ],
         jobs=[*jobs.ALL, *upkeep.JOBS, *care_times.JOBS],
         schedules=[*schedules.ALL, *report_schedules.ALL, *upkeep.SCHEDULES, *care_times.SCHEDULES],
-        sensors=[*sensors.ALL, universe.new_universe_version, watch.watch],
+        sensors=[*sensors.ALL, training.training_stale, universe.new_universe_version, watch.watch],
         resources={
             "postgres": PostgresIOManager(),
             "parquet": ParquetIOManager(),

@@ -1,11 +1,17 @@
 """What bars make stale, and labels that have become decidable, are asked for again: those days and no others."""
 
+import json
+import re
+from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
 import polars as pl
+import pytest
+from dagster import DagsterRun
 
 from tracker_pipeline.automation import sensors
+from tracker_pipeline.automation.backlog import RANGE_END, RANGE_START
 from tracker_pipeline.domain import schemas, staleness
 from tracker_pipeline.storage.database import connect
 from tracker_pipeline.storage.invalidations import Invalidation
@@ -13,7 +19,7 @@ from tracker_pipeline.storage.writing import write_window
 from tracker_pipeline_tests.frames import bars
 
 START = datetime(2024, 5, 1, tzinfo=UTC)
-RANGE = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
+RUN_KEY = "dagster/run_key"
 
 
 def write(frame: pl.DataFrame, timeframe: str = "15m") -> None:
@@ -22,25 +28,37 @@ def write(frame: pl.DataFrame, timeframe: str = "15m") -> None:
         write_window(connection, schemas.BARS[timeframe], frame, window, run_id="r")
 
 
-def tick(cursor: str | None = None) -> dg.SensorResult | dg.SkipReason:
-    with dg.DagsterInstance.ephemeral() as instance:
-        return sensors.stale_after_bars(dg.build_sensor_context(instance=instance, cursor=cursor))
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as ephemeral:
+        yield ephemeral
 
 
-def ranges(result: dg.SensorResult) -> list[tuple[str, ...]]:
-    return [tuple(request.tags[name] for name in RANGE) for request in result.run_requests]
+def tick(instance: dg.DagsterInstance, cursor: str | None = None) -> dg.SensorResult | dg.SkipReason:
+    return sensors.stale_after_bars(dg.build_sensor_context(instance=instance, cursor=cursor))
 
 
-def test_without_corrections_nothing_is_asked_for(own_database):
+def ranges(result: dg.SensorResult) -> list[tuple[str, str]]:
+    return [
+        (request.partition_key or request.tags[RANGE_START], request.partition_key or request.tags[RANGE_END])
+        for request in result.run_requests
+    ]
+
+
+def test_without_corrections_nothing_is_asked_for(own_database, instance):
     write(bars(count=96))
-    assert isinstance(tick(), dg.SkipReason)
+    assert isinstance(tick(instance), dg.SkipReason)
 
 
-def test_a_corrected_bar_asks_for_the_days_that_see_it_once(own_database):
+def correct(place: int) -> None:
     frame = bars(count=96 * 3)
     write(frame)
-    write(frame.with_columns(close=pl.when(pl.int_range(pl.len()) == 100).then(1.0).otherwise("close")))
-    first = tick()
+    write(frame.with_columns(close=pl.when(pl.int_range(pl.len()) == place).then(1.0).otherwise("close")))
+
+
+def test_a_corrected_bar_asks_for_the_days_that_see_it_once(own_database, instance):
+    correct(100)
+    first = tick(instance)
     assert ranges(first) == [("2024-04-28", "2024-05-01"), ("2024-05-02", "2024-05-26")]
     labels, whole = first.run_requests
     assert schemas.ML_FEATURES_15M.table in {key.path[-1] for key in whole.asset_selection}
@@ -49,8 +67,37 @@ def test_a_corrected_bar_asks_for_the_days_that_see_it_once(own_database):
         "strategy_swing_labels",
         "strategy_channel_labels",
     }
-    assert isinstance(tick(first.cursor), dg.SkipReason)
-    assert [r.run_key for r in tick().run_requests] == [r.run_key for r in first.run_requests]
+    assert isinstance(tick(instance, first.cursor), dg.SkipReason)
+    assert [r.run_key for r in tick(instance).run_requests] == [r.run_key for r in first.run_requests]
+
+
+def launch(instance: dg.DagsterInstance, request: dg.RunRequest, status: dg.DagsterRunStatus) -> None:
+    instance.add_run(DagsterRun("market_day", status=status, tags={RUN_KEY: request.run_key or ""}))
+
+
+def test_days_whose_run_failed_are_asked_for_again_until_one_succeeds(own_database, instance):
+    correct(100)
+    result = tick(instance)
+    failed, succeeded = result.run_requests
+    launch(instance, failed, dg.DagsterRunStatus.FAILURE)
+    launch(instance, succeeded, dg.DagsterRunStatus.STARTED)
+    assert isinstance(tick(instance, result.cursor), dg.SkipReason), "not at once"
+    later = re.sub(r'"at": "[^"]+"', '"at": "2024-05-01T00:00:00+00:00"', result.cursor or "")
+    second = tick(instance, later)
+    assert ranges(second) == [ranges(result)[0]], "that which is under way is not asked for twice"
+    assert second.run_requests[0].run_key != failed.run_key
+    launch(instance, second.run_requests[0], dg.DagsterRunStatus.SUCCESS)
+    launch(instance, succeeded, dg.DagsterRunStatus.SUCCESS)
+    third = tick(instance, second.cursor)
+    assert not third.run_requests
+    assert isinstance(tick(instance, third.cursor), dg.SkipReason)
+
+
+def test_a_cursor_of_before_there_were_requests_is_read_on_from(own_database, instance):
+    correct(100)
+    seen = json.loads(tick(instance).cursor)["seen"]
+    assert isinstance(tick(instance, str(seen)), dg.SkipReason)
+    assert tick(instance, str(seen - 1)).run_requests
 
 
 def stale_of(timeframe: str, symbol: str, start: datetime, length: timedelta, today=date(2026, 1, 1)) -> list:
@@ -111,5 +158,7 @@ def test_pending_labels_are_due_once_the_stored_bars_pass_their_horizon(own_data
     with connect() as connection:
         window = (START, START + timedelta(days=1))
         write_window(connection, schemas.DCA_LABELS, labels, window, run_id="r")
-    assert sensors.due_label_days(START + timedelta(hours=73)) == {}
-    assert sensors.due_label_days(START + timedelta(hours=75)) == {"dca": [(START.date(), START.date())]}
+    soon, due = START + timedelta(hours=73), START + timedelta(hours=75)
+    assert sensors.due_label_days({"bybit": soon}) == {}
+    assert sensors.due_label_days({"bybit": due}) == {"dca": [(START.date(), START.date())]}
+    assert sensors.due_label_days({"bybit": soon, "binance": due}) == {}, "a venue waits for its own bars"

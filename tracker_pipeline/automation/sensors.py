@@ -8,7 +8,7 @@ What belongs here: from a record in the database to run requests. What does not:
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from typing import Final
 
@@ -19,6 +19,8 @@ from tracker_pipeline import keys
 from tracker_pipeline.assets.labels import TABLES as LABEL_TABLES
 from tracker_pipeline.assets.strategies import strategy_configs
 from tracker_pipeline.automation import jobs
+from tracker_pipeline.automation.asked import NOT_ENDED, Cursor, ask
+from tracker_pipeline.automation.backlog import range_request
 from tracker_pipeline.domain import schemas
 from tracker_pipeline.domain.staleness import Change, Product, merged, stale
 from tracker_pipeline.keys import key_of
@@ -29,16 +31,9 @@ from tracker_pipeline.storage.gaps import next_due
 from tracker_pipeline.storage.invalidations import Invalidation, invalidations_after
 
 _RUNNING: Final = dg.DefaultSensorStatus.RUNNING
-_NOT_ENDED: Final = (
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-)
-_DAY: Final = timedelta(days=1)
 _EVENTS_AT_ONCE: Final = 1000
 _INSTANT: Final = timedelta(microseconds=1)
+_NO_CHANGE: Final = "no bar was corrected or came late"
 # What is made of bars, in one run so that each is made of the new version of the one before.
 _MADE_OF_BARS: Final[dict[Product, tuple[dg.AssetKey, ...]]] = {
     "regimes": (keys.REGIMES,),
@@ -57,21 +52,19 @@ _MADE_OF_BARS: Final[dict[Product, tuple[dg.AssetKey, ...]]] = {
 )
 def stale_after_bars(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
     """Ask for the days that bars recorded since the last tick have made stale."""
-    seen = int(context.cursor or 0)
+    cursor = Cursor.of(context.cursor)
     with connect() as connection:
-        found = invalidations_after(connection, seen)
-    if not found:
-        return dg.SkipReason("no bar was corrected or came late")
-    newest = found[-1].transaction_id
-    requests = [
-        _request(
-            days,
-            [key for product in _MADE_OF_BARS if product in products for key in _MADE_OF_BARS[product]],
+        found = invalidations_after(connection, cursor.seen or 0)
+    newest = found[-1].transaction_id if found else cursor.seen
+    new = [
+        ask(
             f"stale-{newest}",
+            *days,
+            [key for product in _MADE_OF_BARS if product in products for key in _MADE_OF_BARS[product]],
         )
         for products, days in stale_days(found, today=datetime.now(UTC).date())
     ]
-    return dg.SensorResult(run_requests=requests, cursor=str(newest))
+    return cursor.tick(context.instance, seen=newest, new=new, nothing=_NO_CHANGE)
 
 
 @dg.sensor(
@@ -83,21 +76,20 @@ def stale_after_bars(context: dg.SensorEvaluationContext) -> dg.SensorResult | d
 )
 def rollups_stale(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
     """Ask for the longer bars and the coverage of the days whose bars changed since the last tick."""
+    cursor = Cursor.of(context.cursor)
     with connect() as connection:
-        found = invalidations_after(connection, int(context.cursor or 0))
-    if not found:
-        return dg.SkipReason("no bar was corrected or came late")
-    newest = found[-1].transaction_id
+        found = invalidations_after(connection, cursor.seen or 0)
+    newest = found[-1].transaction_id if found else cursor.seen
     today, first_day = datetime.now(UTC).date(), get_config().history_start
     days = merged([(one.start.date(), (one.end - _INSTANT).date()) for one in found])
-    finest = min((one.timeframe for one in found), key=list(keys.BARS).index)
-    longer = list(keys.BARS.values())[list(keys.BARS).index(finest) + 1 :]
-    requests = [
-        _request((max(first, first_day), min(last, today)), [*longer, keys.BAR_COVERAGE], f"rollups-{newest}")
+    finest = min((list(keys.BARS).index(one.timeframe) for one in found), default=0)
+    made = [*list(keys.BARS.values())[finest + 1 :], keys.BAR_COVERAGE]
+    new = [
+        ask(f"rollups-{newest}", max(first, first_day), min(last, today), made)
         for first, last in days
         if last >= first_day and first <= today
     ]
-    return dg.SensorResult(run_requests=requests, cursor=str(newest))
+    return cursor.tick(context.instance, seen=newest, new=new, nothing=_NO_CHANGE)
 
 
 @dg.sensor(
@@ -122,8 +114,10 @@ def rollups_of_imports(context: dg.SensorEvaluationContext) -> dg.SensorResult |
         }
         longer = list(keys.BARS.values())[list(keys.BARS).index(timeframe) + 1 :]
         requests += [
-            _request(part, [*longer, keys.BAR_COVERAGE], f"imported-{timeframe}-{found.cursor}")
-            for part in merged([(day, day) for day in days])
+            range_request(
+                f"{first}", f"{last}", f"imported-{timeframe}-{found.cursor}", [*longer, keys.BAR_COVERAGE]
+            )
+            for first, last in merged([(day, day) for day in days])
         ]
     if not requests:
         return dg.SensorResult(skip_reason="no bars were imported", cursor=json.dumps(cursors))
@@ -145,7 +139,7 @@ def gaps_due(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipRe
         return dg.SkipReason(
             "no gap is due" if due is None else f"the next gap is due at {due:%Y-%m-%d %H:%M}"
         )
-    running = dg.RunsFilter(job_name=jobs.gap_healing.name, statuses=list(_NOT_ENDED))
+    running = dg.RunsFilter(job_name=jobs.gap_healing.name, statuses=list(NOT_ENDED))
     if context.instance.get_runs_count(running):
         return dg.SkipReason("a run that heals gaps has not ended")
     return dg.SensorResult(run_requests=[dg.RunRequest(run_key=f"heal-{now:%Y-%m-%dT%H:%M}")])
@@ -173,54 +167,52 @@ def stale_days(
 )
 def labels_due(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
     """Ask for the days that have labels which bars can now decide."""
-    newest = (
-        scan(schemas.BARS["15m"].name, datetime.now(UTC) - timedelta(days=7), columns=["available_at"])
-        .select(pl.col("available_at").max())
-        .collect()
-        .item()
+    recent = scan(
+        schemas.BARS["15m"].name, datetime.now(UTC) - timedelta(days=7), columns=["venue", "available_at"]
     )
-    if newest is None:
+    newest = dict(recent.group_by("venue").agg(pl.col("available_at").max()).collect().iter_rows())
+    if not newest:
         return dg.SkipReason("no bars of the last week")
+    running = dg.RunsFilter(job_name=jobs.label_maturing.name, statuses=list(NOT_ENDED))
+    if context.instance.get_runs_count(running):
+        return dg.SkipReason("a run that judges labels has not ended")
     days = due_label_days(newest)
     if not days:
         return dg.SkipReason("no pending label can be decided yet")
+    moment = max(newest.values())
     requests = [
-        _request(days_range, [key_of(LABEL_TABLES[strategy])], f"due-{strategy}-{newest:%Y-%m-%dT%H:%M}")
+        range_request(
+            f"{first}", f"{last}", f"due-{strategy}-{moment:%Y-%m-%dT%H:%M}", [key_of(LABEL_TABLES[strategy])]
+        )
         for strategy, ranges in days.items()
-        for days_range in ranges
+        for first, last in ranges
     ]
     return dg.SensorResult(run_requests=requests)
 
 
-def due_label_days(newest: datetime) -> dict[str, list[tuple[date, date]]]:
-    """Days with pending labels whose horizon has passed at `newest`, in ranges, by strategy."""
+def due_label_days(newest: Mapping[str, datetime]) -> dict[str, list[tuple[date, date]]]:
+    """Days with pending labels whose horizon has passed in the bars of their venue, in ranges, by strategy.
+
+    Args:
+        newest: when the newest bar of each venue became known. Labels of a venue that is silent stay pending.
+    """
     due: dict[str, list[tuple[date, date]]] = {}
     for strategy, config in strategy_configs().items():
         # The horizon runs from the entry, at most two hours after the signal's bar opened.
-        decided = newest - timedelta(hours=config.horizon_hours + 2)
+        length = timedelta(hours=config.horizon_hours + 2)
         pending = scan(
             LABEL_TABLES[strategy].name,
             None,
-            decided,
+            max(newest.values()) - length,
             predicate=pl.col("outcome") == "PENDING",
-            columns=["timestamp"],
+            columns=["venue", "timestamp"],
         ).collect()
-        days = pending.get_column("timestamp").dt.date().unique().to_list()
+        seen = pl.col("venue").replace_strict(newest, default=None, return_dtype=pl.Datetime("us", "UTC"))
+        decided = pending.filter(pl.col("timestamp") < seen - length)
+        days = decided.get_column("timestamp").dt.date().unique().to_list()
         if days:
             due[strategy] = merged([(day, day) for day in days])
     return due
-
-
-def _request(days: tuple[date, date], assets: Iterable[dg.AssetKey], key: str) -> dg.RunRequest:
-    first, last = days
-    return dg.RunRequest(
-        run_key=f"{key}-{first}-{last}",
-        asset_selection=list(assets),
-        tags={
-            "dagster/asset_partition_range_start": f"{first}",
-            "dagster/asset_partition_range_end": f"{last}",
-        },
-    )
 
 
 ALL: Final = [stale_after_bars, rollups_stale, rollups_of_imports, gaps_due, labels_due]

@@ -33,7 +33,11 @@ def tick(
 def asked(result: dg.SensorResult | dg.SkipReason) -> list[tuple[str, str, set[str]]]:
     assert isinstance(result, dg.SensorResult)
     return [
-        (r.tags[RANGE_START], r.tags[RANGE_END], {key.path[-1] for key in r.asset_selection or []})
+        (
+            r.partition_key or r.tags[RANGE_START],
+            r.partition_key or r.tags[RANGE_END],
+            {key.path[-1] for key in r.asset_selection or []},
+        )
         for r in result.run_requests or []
     ]
 
