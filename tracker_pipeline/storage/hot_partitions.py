@@ -17,7 +17,7 @@ from psycopg import sql
 
 from tracker_pipeline.domain.schemas import TABLES, Table
 from tracker_pipeline.resources.errors import PermanentError
-from tracker_pipeline.storage.database import Connection, connect, identifier, lock_table
+from tracker_pipeline.storage.database import Connection, connect, hold_back_readers, identifier, lock_table
 
 SCHEMA: Final = "hot"
 _LABELS: Final = {"day": "%Y_%m_%d", "month": "%Y_%m", "year": "%Y"}
@@ -74,8 +74,9 @@ def ensure_partitions(
 ) -> list[Partition]:
     """Make the partitions that rows of [start, end) need, as part of the caller's transaction.
 
-    Takes the table's lock, so that two writers who need the same partition make it one after the other. Readers and
-    writers of other partitions are not held up: a partition is built by itself and then attached.
+    Takes the table's lock, so that two writers who need the same partition make it one after the other. Writers of
+    other partitions are not held up: a partition is built by itself and then attached. Reads that begin between then
+    and the commit wait for it, so it should come soon.
 
     Returns:
         The partitions that were made now.
@@ -137,6 +138,9 @@ def _make(
         _create(connection, table, partition)
         if fill is not None:
             fill(partition)
+    if made:
+        hold_back_readers(connection, table.name)
+    for partition in made:
         _attach(connection, table, partition)
     return made
 

@@ -1,8 +1,8 @@
 """Brings archived days back to Postgres, exactly once, and holds them back from the archive for a while.
 
-One transaction a day puts the rows into the table, takes its parts out of the manifest and sets the hold. Until it
-commits readers see the rows in the lake, after it in Postgres. The files stay for another day, for readers that had
-looked them up.
+Where a partition is needed it is made first. Then one transaction a day puts the rows into the table, takes its parts
+out of the manifest and sets the hold. Until it commits readers see the rows in the lake, after it in Postgres. The
+files stay for another day, for readers that had looked them up.
 
 What belongs here: restoring. What does not: reading a part back and proving it (`part_loading`).
 """
@@ -117,8 +117,9 @@ def _restore_day(
             return Restored(name, day, 0, outcome="nothing", note="no archived rows")
         connection.commit()  # else the block below would be a savepoint of the transaction that read the manifest
         try:
-            with connection.transaction():
+            with connection.transaction():  # by itself: reads wait from the attaching to its commit
                 _make_room(connection, table, day)
+            with connection.transaction():
                 done = [_restore_part(connection, table, part, on_conflict) for part in parts]
                 step("after insert")
                 manifest.retire(connection, [part.batch_id for part in parts])

@@ -14,11 +14,15 @@ import polars as pl
 from psycopg import sql
 
 from tracker_pipeline.resources.errors import PermanentError, TransientError
-from tracker_pipeline.storage.database import open_arrow_connection, ready_url
+from tracker_pipeline.storage.database import attaching_lock, open_arrow_connection, ready_url
 
 # A connection takes 5 ms to open, a read of one symbol's day 2 ms. More than these are opened and closed again.
 _MOST_IDLE: Final = 4
 _BEGIN: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+_WAIT_FOR_LOCK: Final = (
+    "SELECT pg_advisory_lock_shared(lock), pg_advisory_unlock_shared(lock)"
+    " FROM hashtextextended({}, 0) AS lock"
+)
 _USE_COPY: Final = "adbc.postgresql.use_copy"
 # Text of times, floats and bytes must not depend on how a role or database is set up.
 _EXACT_TEXT: Final = (
@@ -61,10 +65,13 @@ class Snapshot:
 
 @contextmanager
 def snapshot(*tables: tuple[str, str]) -> Iterator[Snapshot]:
-    """One moment of the database, which begins once no partition of `tables` is being dropped.
+    """One moment of the database, in which no partition of `tables` is dropped or half attached.
 
     A dropped partition is gone at once, for older snapshots too, whose manifest does not have its rows yet. So the
-    tables are locked before there is a snapshot: a lock takes none, and who drops a partition waits for it.
+    tables are locked before there is a snapshot: a lock takes none, and who drops a partition waits for it. An
+    attached one may be unknown to this session although the snapshot sees its transaction, until that has given back
+    its locks. So the snapshot waits for who is attaching (`database.hold_back_readers`); a session then takes notice
+    of what it was told when it first reads another table than these, such as the manifest.
     """
     with arrow_transaction(*sorted(set(tables))) as cursor:
         yield Snapshot(cursor)
@@ -72,7 +79,7 @@ def snapshot(*tables: tuple[str, str]) -> Iterator[Snapshot]:
 
 @contextmanager
 def arrow_transaction(*tables: tuple[str, str]) -> Iterator[Any]:
-    """A cursor in a read-only transaction that has locked `tables` and has no snapshot yet."""
+    """A cursor in a read-only transaction that has locked `tables`; without any it has no snapshot yet."""
     connection = _connections.take(_beginning(tables))
     try:
         with connection.cursor() as cursor:
@@ -87,11 +94,13 @@ def arrow_transaction(*tables: tuple[str, str]) -> Iterator[Any]:
 
 
 def _beginning(tables: Sequence[tuple[str, str]]) -> str:
-    """The transaction and its locks in one message. Neither takes a snapshot: the first read does."""
+    """The transaction, its locks and the wait for partitions in one message. The wait is what takes the snapshot."""
     if not tables:
         return _BEGIN
     names = sql.SQL(", ").join(sql.SQL("ONLY {}").format(sql.Identifier(*table)) for table in tables)
-    return f"{_BEGIN}; LOCK TABLE {names.as_string(None)} IN ACCESS SHARE MODE"
+    locks = (sql.Literal(attaching_lock(".".join(table))).as_string(None) for table in tables)
+    waits = "; ".join(_WAIT_FOR_LOCK.format(lock) for lock in locks)
+    return f"{_BEGIN}; LOCK TABLE {names.as_string(None)} IN ACCESS SHARE MODE; {waits}"
 
 
 def _send(cursor: Any, statements: str) -> None:
@@ -124,7 +133,7 @@ class _Connections:
         atexit.register(self.close)
 
     def take(self, beginning: str) -> Any:
-        """A connection in a transaction that began so, without a snapshot yet."""
+        """A connection in a transaction that began so."""
         while (connection := self._pop()) is not None:
             try:
                 _begin(connection, beginning)

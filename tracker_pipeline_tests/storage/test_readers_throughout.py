@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import UTC, date, datetime, timedelta
 
 import polars as pl
@@ -19,6 +19,7 @@ from tracker_pipeline.storage import archive, scan
 from tracker_pipeline.storage.audit import audit
 from tracker_pipeline.storage.compaction import compact_days
 from tracker_pipeline.storage.database import connect
+from tracker_pipeline.storage.hot_partitions import ensure_partitions
 from tracker_pipeline.storage.query import run_query
 from tracker_pipeline.storage.restore import restore_days
 from tracker_pipeline.storage.writing import write_window
@@ -84,6 +85,18 @@ READS = {
 
 
 @pytest.mark.parametrize("read", READS.values(), ids=READS)
+def test_a_read_waits_for_a_partition_that_is_being_attached(own_database, read):
+    # What makes this necessary lasts microseconds: a commit can be seen before other sessions know of the partition.
+    write(bars(count=96))
+    with connect() as connection, ThreadPoolExecutor(1) as pool:
+        ensure_partitions(connection, TABLE, START + timedelta(days=1), START + timedelta(days=2))
+        reading = pool.submit(read)
+        assert not wait([reading], timeout=0.2).done
+        connection.commit()
+        assert reading.result().height == 96
+
+
+@pytest.mark.parametrize("read", READS.values(), ids=READS)
 def test_a_reader_counts_right_while_late_rows_come_and_days_move_merge_and_return(own_database, read):
     frame = bars(count=192)
     write(frame.head(96))
@@ -136,6 +149,7 @@ import os, signal, sys
 from datetime import date
 from tracker_pipeline.storage.compaction import compact_days
 from tracker_pipeline.storage.query import run_query
+from tracker_pipeline.storage.hot_partitions import ensure_partitions
 from tracker_pipeline.storage.restore import restore_days
 
 def step(name):

@@ -33,7 +33,7 @@ def write(frame: pl.DataFrame, timeframe: str = "15m") -> None:
 
 
 def quarters(age: timedelta, count: int, **more) -> pl.DataFrame:
-    start = NOW - age
+    start = datetime.now(UTC) - age
     return bars(
         start=start - (start - datetime.min.replace(tzinfo=UTC)) % timedelta(minutes=15), count=count, **more
     )
