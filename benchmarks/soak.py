@@ -45,6 +45,7 @@ class Plan:
     stops: tuple[tuple[int, int], ...]
     exchange_faults: tuple[tuple[int, int, str], ...]
     chain_down: tuple[tuple[int, int], ...]
+    begins_at: int | None = None  # hour of the UTC day; None for the hour that lets the plan end now
 
 
 FULL = Plan(
@@ -66,6 +67,7 @@ SHORT = Plan(
     stops=((5, 8),),
     exchange_faults=((2, 4, "server_error:path=all"),),
     chain_down=((3, 4),),
+    begins_at=21,  # so that a day ends within it
 )
 
 
@@ -291,9 +293,10 @@ def judge(outcome: Outcome, start: datetime, end: datetime) -> None:
 def accelerated(
     plan: Plan, *, coins: list[str], whales: int, home: Path
 ) -> Iterator[tuple[datetime, Servers]]:
-    """Servers, and settings that lead to them, from a start so long ago that the plan ends about now."""
-    now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
-    start = now - plan.hours * HOUR
+    """Servers, and settings that lead to them, from a start so long ago that the plan has ended by now."""
+    start = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - plan.hours * HOUR
+    if plan.begins_at is not None:
+        start -= (start.hour - plan.begins_at) % 24 * HOUR
     with time_machine.travel(start, tick=True):
         servers = Servers(start, coins, whales)
     path = home / "soak.yaml"
