@@ -142,7 +142,16 @@ def test_endpoints_keep_their_order_and_are_secret(monkeypatch):
     ("text", "message"),
     [
         ("strategies: {dca: {drop: -5}}", "strategies.dca has no drop"),
-        ("strategies: {dca: {exits: {large_cap: {tp_pct: 0.5, sl_pct: 8}}}}", "strategies.dca is wrong"),
+        (
+            "strategies: {dca: {exits: {large_cap: {tp_pct: 0.5, sl_pct: 8}}}}",
+            "^strategies.dca is wrong: exits must name exactly the tiers",
+        ),
+        (
+            "strategies: {swing: {costs: {fee: 0.1}}}",
+            "^strategies.swing is wrong: costs.fee Unexpected keyword argument$",
+        ),
+        ("strategies: {dca: {grid: {level: 3}}}", "grid.level Unexpected keyword argument"),
+        ("strategies: {dca: {default_tier: giant}}", r"^strategies.dca is wrong: unknown tiers \['giant'\]"),
         ("strategies: {dca: {horizon_hours: soon}}", "strategies.dca is wrong: horizon_hours"),
     ],
 )

@@ -7,6 +7,7 @@ from dataclasses import fields
 from functools import cache
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 
 from tracker_pipeline.domain.setups import STRATEGIES
 from tracker_pipeline.domain.strategy_config import StrategyConfig
@@ -41,7 +42,11 @@ def _strategy(name: str, values: dict[str, object], tiers: dict[str, str]) -> St
     try:
         return TypeAdapter(kind).validate_python({**values, "tiers": tiers})
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, p['loc']))} {p['msg']}".strip() for p in error.errors())
-        raise ConfigurationError(f"strategies.{name} is wrong: {problems}") from error
-    except ValueError as error:
-        raise ConfigurationError(f"strategies.{name} is wrong: {error}") from error
+        problems = "; ".join(_sentence(problem) for problem in error.errors())
+        raise ConfigurationError(f"strategies.{name} is wrong: {problems}") from None
+
+
+def _sentence(problem: ErrorDetails) -> str:
+    """What is wrong with a value, after its name if it has one."""
+    said = problem["msg"].removeprefix("Value error, ").removeprefix("strategy configuration: ")
+    return f"{'.'.join(map(str, problem['loc']))} {said}".strip()

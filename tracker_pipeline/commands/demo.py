@@ -16,6 +16,7 @@ import polars as pl
 from psycopg import sql
 
 from tracker_pipeline import keys
+from tracker_pipeline.assets.strategies import strategy_configs
 from tracker_pipeline.automation.jobs import BAR_ASSETS, MARKET_ASSETS
 from tracker_pipeline.commands.import_bars import Imported, import_files
 from tracker_pipeline.commands.project import shared_instance
@@ -78,6 +79,7 @@ def run_demo(
         progress: begins a stage of a given name and returns what is told each step of it.
     """
     report = Report()
+    strategy_configs()  # a contradiction in them would end the run after minutes
     progress("database")("starting and migrating")
     ready_url()
     window = _window(days, hours)

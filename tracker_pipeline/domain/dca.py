@@ -27,6 +27,7 @@ from tracker_pipeline.domain.strategy_config import (
     MEMORY,
     MID,
     SMALL,
+    STRICT,
     TIERS,
     Exits,
     StrategyConfig,
@@ -50,6 +51,8 @@ class Grid:
         spacing_pct: distance from one level to the next.
         start_frac: first level as a fraction of the entry.
     """
+
+    __pydantic_config__: ClassVar = STRICT
 
     levels: int = 5
     spacing_pct: float = 1.0

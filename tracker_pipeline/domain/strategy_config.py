@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
+from math import inf
 from typing import Any, ClassVar, Final, TypeVar
 
 from tracker_pipeline.domain.timeframes import duration
@@ -22,6 +23,8 @@ TIERS: Final = (LARGE, MID, SMALL, MEME)
 MEMORY: Final = timedelta(
     days=7
 )  # how long an event is remembered (`setup_events.py`); nothing may reach further
+# Whoever reads a configuration must refuse names that it does not have: a misspelled fee would leave the usual one.
+STRICT: Final = {"extra": "forbid"}
 _T = TypeVar("_T")
 
 
@@ -46,6 +49,8 @@ class Costs:
         slippage_pct: distance of the price obtained from the price seen, by tier.
     """
 
+    __pydantic_config__: ClassVar = STRICT
+
     fee_pct: float = 0.30
     slippage_pct: Mapping[str, float] = field(default_factory=lambda: by_tier(0.15, 0.25, 0.50, 0.75))
 
@@ -69,6 +74,8 @@ class Costs:
 class Exits:
     """Take profit above and stop loss below the entry, both positive, %."""
 
+    __pydantic_config__: ClassVar = STRICT
+
     tp_pct: float
     sl_pct: float
 
@@ -76,6 +83,8 @@ class Exits:
 @dataclass(frozen=True)
 class Band:
     """A range of allowed values, both ends included."""
+
+    __pydantic_config__: ClassVar = STRICT
 
     low: float
     high: float
@@ -154,7 +163,7 @@ class StrategyConfig(ABC):
         found = []
         for (name, tier), exits in self._exits().items():
             costs = self.costs.break_even_pct(tier)
-            if exits.tp_pct <= costs:
+            if not costs < exits.tp_pct < inf:
                 target = f"the {name} target of {exits.tp_pct:.4g} %"
                 found.append(
                     f"{target} is not above its costs of {costs:.2f} % (fees and slippage of both sides)"

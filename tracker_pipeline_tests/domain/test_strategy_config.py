@@ -20,6 +20,11 @@ DCA, SWING, CHANNEL = DcaConfig(), SwingConfig(), ChannelConfig()
             {"exits": {**DCA.exits, "memecoin": Exits(2, 10)}},
             "the memecoin target of 2 % is not above its costs of 2.12 %",
         ),
+        (
+            DcaConfig,
+            {"exits": {**DCA.exits, "mid_cap": Exits(float("nan"), 8)}},
+            "the mid_cap target of nan % is not above",
+        ),
         (DcaConfig, {"tiers": {"BTC": "blue_chip"}}, "unknown tiers"),
         (DcaConfig, {"exits": {"large_cap": Exits(10, 8)}}, "exits must name exactly the tiers"),
         (DcaConfig, {"exits": {**DCA.exits, "mid_cap": Exits(10, 0)}}, "mid_cap stop"),
