@@ -31,6 +31,7 @@ SOURCES: Final = (
     "feature_values",
     "feature_windows",
     "first_touch",
+    "postgres_hash",
     "slot_lookup",
     "trade",
 )

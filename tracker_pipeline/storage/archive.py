@@ -16,6 +16,7 @@ import psycopg
 
 from tracker_pipeline.domain.schemas import Table
 from tracker_pipeline.resources.errors import PermanentError, PipelineError, TransientError
+from tracker_pipeline.storage import partition_mode
 from tracker_pipeline.storage.archive_locks import only_runner
 from tracker_pipeline.storage.archive_policy import Policy, get_policies
 from tracker_pipeline.storage.catalogue import LiveTable, live_table
@@ -30,7 +31,6 @@ from tracker_pipeline.storage.eligibility import (
 from tracker_pipeline.storage.holds import held_days
 from tracker_pipeline.storage.moving import Moved, move_one
 from tracker_pipeline.storage.part_copy import Step, Work
-from tracker_pipeline.storage.partition_mode import due_days as days_of_due_partitions
 
 
 @dataclass
@@ -115,15 +115,13 @@ def _archive_table(
             refuse_bad_policy(table, policy)
             report.left_behind = left_behind(connection, table, policy, cut)
             held = held_days(connection, name)
-            due = {
-                d: n
-                for d, n in due_days(connection, table, policy, cut).items()
-                if bounds[0] <= d <= bounds[1]
-            }
-        if dry_run:
-            report.days = [Moved(d, n, 0, reason="held back" if d in held else "") for d, n in due.items()]
-            report.outcome = "would move" if due else "nothing"
-            return report
+            if dry_run:
+                rows = rows_of_due_days(connection, table, policy, cut)
+                due = [day for day in rows if bounds[0] <= day <= bounds[1]]
+                report.days = [Moved(d, rows[d], 0, reason="held back" if d in held else "") for d in due]
+                report.outcome = "would move" if due else "nothing"
+                return report
+            due = [d for d in due_days(connection, table, policy, cut) if bounds[0] <= d <= bounds[1]]
         with only_runner(name) as alone:
             if not alone:
                 report.outcome = "skipped"
@@ -139,7 +137,7 @@ def _note_failure(report: TableReport, error: Exception) -> None:
     report.is_transient = not isinstance(error, PermanentError | psycopg.ProgrammingError)
 
 
-def _move_days(report: TableReport, policy: Policy, due: dict[date, int], run_id: str) -> None:
+def _move_days(report: TableReport, policy: Policy, due: Sequence[date], run_id: str) -> None:
     for day in due:
         if day in {known.day for known in report.days}:
             continue  # it went with its partition
@@ -193,16 +191,29 @@ def _no_step(_: str) -> None:
     return
 
 
-def hot_days(table: Table | str, cut: datetime | None = None) -> dict[date, int]:
-    """UTC days with rows in Postgres that are due at a cut, with their number, in order."""
+def hot_days(table: Table | str, cut: datetime | None = None) -> list[date]:
+    """UTC days with rows in Postgres that are due at a cut, in order."""
     name = table if isinstance(table, str) else table.name
     policy = get_policies().of(name)
     with connect() as connection:
         return due_days(connection, live_table(connection, name), policy, cut or datetime.now(UTC))
 
 
-def due_days(connection: Connection, table: LiveTable, policy: Policy, cut: datetime) -> dict[date, int]:
-    """UTC days with rows that may move at a cut, with their number, in order."""
+def due_days(connection: Connection, table: LiveTable, policy: Policy, cut: datetime) -> list[date]:
+    """UTC days with rows that may move at a cut, in order."""
+    if policy.mode == "row":
+        return list(eligible_days(connection, table, policy, cut))
+    return partition_mode.due_days(connection, _of_any_day(table, policy, cut))
+
+
+def rows_of_due_days(
+    connection: Connection, table: LiveTable, policy: Policy, cut: datetime
+) -> dict[date, int]:
+    """The same with the number of rows of each day."""
     if policy.mode == "row":
         return eligible_days(connection, table, policy, cut)
-    return days_of_due_partitions(connection, Work(table, policy, date.min, cut, quoted(table), "true", ""))
+    return partition_mode.rows_of_due_days(connection, _of_any_day(table, policy, cut))
+
+
+def _of_any_day(table: LiveTable, policy: Policy, cut: datetime) -> Work:
+    return Work(table, policy, date.min, cut, quoted(table), "true", "")

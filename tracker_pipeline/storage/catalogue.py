@@ -16,11 +16,13 @@ from tracker_pipeline.storage.database import Connection
 
 _COLUMNS = """
 WITH RECURSIVE resolved AS (
-    SELECT a.attnum, a.attname, format_type(a.atttypid, a.atttypmod) AS type, a.attnotnull, a.attgenerated::text,
-           a.attidentity::text, a.atttypid AS base, a.atttypmod AS typmod
+    SELECT a.attnum, a.attname, format_type(a.atttypid, a.atttypmod) AS type,
+           a.attnotnull AND NOT EXISTS (SELECT FROM pg_constraint c WHERE c.conrelid = a.attrelid AND c.contype = 'n'
+               AND c.conkey = ARRAY[a.attnum] AND NOT c.convalidated) AS attnotnull,
+           a.attgenerated::text, a.attidentity::text, a.atttypid AS base, a.atttypmod AS typmod
     FROM pg_attribute a WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped
   UNION ALL
-    SELECT r.attnum, r.attname, r.type, r.attnotnull OR t.typnotnull, r.attgenerated, r.attidentity, t.typbasetype,
+    SELECT r.attnum, r.attname, r.type, r.attnotnull, r.attgenerated, r.attidentity, t.typbasetype,
            t.typtypmod
     FROM resolved r JOIN pg_type t ON t.oid = r.base AND t.typtype = 'd'
 )
@@ -71,7 +73,7 @@ class LiveColumn:
         type: the type as Postgres spells it, with precision and length.
         base: name of the type in the catalogue, that of the underlying type where it is a domain.
         typmod: precision, scale or length of the base type in Postgres' encoding; -1 for none.
-        nullable: whether NULL is allowed.
+        nullable: whether NULL can be there: a domain or a constraint that is not validated does not prevent it.
         generated: whether Postgres computes it.
         identity: `a` always, `d` by default, or empty.
     """

@@ -51,6 +51,7 @@ class Field:
         arrow: its type in the file.
         select: SQL that reads it, in the form in which it travels.
         value: SQL of what is hashed.
+        counted: SQL that is NULL where `value` is, and costs less; `*` where it never is.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Field:
     arrow: pa.DataType
     select: str
     value: str
+    counted: str
 
     def hashed(self, seed: str) -> str:
         """SQL of the 64-bit hash of a value; NULL for NULL."""
@@ -113,13 +115,14 @@ def special_values(column: LiveColumn) -> str:
 
 def _usual(column: LiveColumn) -> Field:
     quoted = quoted_name(column.name)
+    counted = quoted if column.nullable else "*"  # a cast keeps NULL and nothing else becomes it
     for choose in (_plain_form, _time_form, _number_form, _list_form):
         chosen = choose(column, quoted)
         if chosen is not None:
             kind, arrow, select, value = chosen
-            return Field(column.name, column.name, kind, arrow, select, value)
+            return Field(column.name, column.name, kind, arrow, select, value, counted)
     text = f"{quoted}::text"
-    return Field(column.name, column.name, Kind.TEXT, pa.string(), text, _short(text))
+    return Field(column.name, column.name, Kind.TEXT, pa.string(), text, _short(text), counted)
 
 
 _Form = tuple[Kind, pa.DataType, str, str]
@@ -178,13 +181,13 @@ def _special(column: LiveColumn) -> list[Field]:
         assert digits is not None  # noqa: S101  # for the type checker: the kind says so
         typed = f"(CASE WHEN {quoted} <> 'NaN' THEN {quoted} END)::text"
         odd = f"(CASE WHEN {quoted} = 'NaN' THEN {quoted} END)::text"
-        first = Field(usual.name, column.name, Kind.DECIMAL, pa.decimal128(*digits), typed, typed)
+        first = Field(usual.name, column.name, Kind.DECIMAL, pa.decimal128(*digits), typed, typed, typed)
         return [first, _sidecar(column, odd)]
     if usual.kind not in (Kind.TIME, Kind.DATE, Kind.LIST):
         return [usual]
     fits = _fits(column, quoted)
     typed, value = (_only(fits, quoted, sql_) for sql_ in (usual.select, usual.value))
-    first = Field(usual.name, column.name, usual.kind, usual.arrow, typed, value)
+    first = Field(usual.name, column.name, usual.kind, usual.arrow, typed, value, value)
     return [first, _sidecar(column, f"CASE WHEN NOT {fits} THEN {quoted}::text END")]
 
 
@@ -193,7 +196,7 @@ def _only(fits: str, quoted: str, expression: str) -> str:
 
 
 def _sidecar(column: LiveColumn, text: str) -> Field:
-    return Field(column.name + SIDECAR, column.name, Kind.TEXT, pa.string(), text, _short(text))
+    return Field(column.name + SIDECAR, column.name, Kind.TEXT, pa.string(), text, _short(text), text)
 
 
 def _fits(column: LiveColumn, quoted: str) -> str:

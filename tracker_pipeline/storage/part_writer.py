@@ -25,7 +25,7 @@ _SORTED_GROUP_ROWS: Final = (
     16_384  # a reader of one symbol among 90 then decodes an eighth of a day's minutes
 )
 _COMPRESSION_LEVEL: Final = 3  # zstd above 3 takes 44 times as long for 2 % of the size
-_SAMPLE_ROWS: Final = 16_384
+_SAMPLE_ROWS: Final = 4_096
 # A dictionary pays where values repeat this often; else the encoding of their type does.
 _FEW_VALUES: Final = 0.2
 _DICTIONARY_BYTES: Final = 2 << 20

@@ -7,9 +7,10 @@ What belongs here: that transaction. What does not: which partitions are due (`d
 proof (`part_copy`).
 """
 
-import time
+from collections import Counter
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time
+from time import sleep as pause
 from typing import Final
 
 import psycopg
@@ -36,21 +37,29 @@ def due_partitions(connection: Connection, work: Work) -> list[LivePartition]:
     return [p for p in live_partitions(connection, work.table) if p.end <= end]
 
 
-def due_days(connection: Connection, work: Work) -> dict[date, int]:
-    """UTC days that have rows in a due partition, with their number, in order."""
-    days: dict[date, int] = {}
+def due_days(connection: Connection, work: Work) -> list[date]:
+    """UTC days that have rows in a due partition, in order."""
+    found = (_days_of(connection, partition, work) for partition in due_partitions(connection, work))
+    return sorted({day for days in found for day in days})
+
+
+def rows_of_due_days(connection: Connection, work: Work) -> dict[date, int]:
+    """UTC days that have rows in a due partition, with their number, in order. Each row is read."""
+    day = day_sql(work.table, work.policy)
+    counts: Counter[date] = Counter()
     for partition in due_partitions(connection, work):
-        for day, rows in _days_of(connection, replace(work, source=partition.quoted)).items():
-            days[day] = days.get(day, 0) + rows
-    return dict(sorted(days.items()))
+        counts.update(
+            dict(connection.execute(f"SELECT {day}, count(*) FROM {partition.quoted} GROUP BY 1").fetchall())  # noqa: S608
+        )
+    return dict(sorted(counts.items()))
 
 
 def partition_of(connection: Connection, work: Work) -> LivePartition | None:
     """The due partition that holds rows of the day of `work`."""
-    start = datetime.combine(work.day, datetime.min.time(), UTC)
+    start = datetime.combine(work.day, time(), UTC)
     for partition in due_partitions(connection, work):
         touches = partition.start < start + DAY and partition.end > start
-        if touches and work.day in _days_of(connection, replace(work, source=partition.quoted)):
+        if touches and work.day in _days_of(connection, partition, work):
             return partition
     return None
 
@@ -73,12 +82,11 @@ def move_partition(
     _lock_out_writers(connection, partition)
     snapshot = begin_exact(connection)
     work = replace(work, source=partition.quoted)
-    open_rows = _count(connection, f"{partition.quoted} WHERE NOT {settled(work.policy, work.cut)}")
-    if open_rows:
+    if open_rows := _open_rows(connection, partition, work):
         raise TransientError(f"{partition.name}: {open_rows} of its rows may still change, so it stays whole")
     transfers: list[Transfer] = []
     try:
-        for day in _days_of(connection, work):
+        for day in _days_of(connection, partition, work):
             condition = condition_of_day(work.table, work.policy, day, work.cut)
             done = transfer(connection, snapshot, replace(work, day=day, condition=condition), step)
             if done is not None:
@@ -93,10 +101,21 @@ def move_partition(
     return transfers
 
 
-def _days_of(connection: Connection, work: Work) -> dict[date, int]:
+def _days_of(connection: Connection, partition: LivePartition, work: Work) -> list[date]:
+    """UTC days of the rows of a partition, in order; where its bounds are those of one day they say it."""
+    first = partition.start.astimezone(UTC).date()
+    if partition.end <= datetime.combine(first, time(), UTC) + DAY:
+        found = connection.execute(f"SELECT FROM {partition.quoted} LIMIT 1").fetchone()
+        return [] if found is None else [first]
     day = day_sql(work.table, work.policy)
-    rows = connection.execute(f"SELECT {day}, count(*) FROM {work.source} GROUP BY 1 ORDER BY 1").fetchall()  # noqa: S608
-    return dict(rows)
+    rows = connection.execute(f"SELECT DISTINCT {day} FROM {partition.quoted} ORDER BY 1").fetchall()  # noqa: S608
+    return [row[0] for row in rows]
+
+
+def _open_rows(connection: Connection, partition: LivePartition, work: Work) -> int:
+    if work.policy.may_change_while is None:
+        return 0
+    return _count(connection, f"{partition.quoted} WHERE NOT {settled(work.policy, work.cut)}")
 
 
 def _count(connection: Connection, source: str) -> int:
@@ -139,7 +158,7 @@ def drop_partition(connection: Connection, partition: LivePartition) -> None:
                 raise TransientError(
                     f"{partition.name}: readers of {partition.parent} do not end, so it could not be detached"
                 ) from error
-            time.sleep(0.02 * (attempt + 1))
+            pause(0.02 * (attempt + 1))
         else:
             return
 

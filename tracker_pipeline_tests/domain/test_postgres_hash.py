@@ -50,6 +50,11 @@ def test_minus_zero_is_another_value_than_zero():
     assert len(set(hash_float64(np.array([0.0, -0.0])).tolist())) == 2
 
 
+def test_every_nan_is_the_one_that_postgres_knows():
+    bits = [0x7FF8 << 48, 0xFFF8 << 48, (0x7FF0 << 48) + 1, (0xFFFF << 48) + 77]
+    assert len(set(hash_float64(np.array(bits, np.uint64).view(np.float64)).tolist())) == 1
+
+
 def test_text_of_every_length_and_alignment(server):
     texts = ["x" * n + "é" * (n % 3) + "🐐" * (n % 2) for n in range(70)] + ["", "a\nb", "end"]
     encoded = [text.encode() for text in texts]
