@@ -38,6 +38,11 @@ def _days(context: dg.AssetExecutionContext) -> Iterator[tuple[str, pl.DataFrame
         for start, end, day_keys in own_blocks_of_days(context, schemas.REGIMES, _BLOCK):
             daily = reference_bars("1d", start - rules.DAILY_LOOKBACK, end)
             recent = reference_bars("15m", start - rules.LOOKBACK, end)
+            if recent.is_empty():
+                context.log.warning(
+                    f"no 15m bars of {get_config().market.reference} up to {end:%Y-%m-%d}: the regime of these days is"
+                    " not known, and nothing is bought on them"
+                )
             known = pl.concat(
                 [
                     schemas.REGIMES.polars_schema.to_frame(),

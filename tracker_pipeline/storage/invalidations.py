@@ -8,22 +8,27 @@ What belongs here: the record. What does not: which assets are stale (`domain.st
 """
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import polars as pl
 from psycopg import sql
 
-from tracker_pipeline.domain.schemas import BAR_INVALIDATIONS, Table
+from tracker_pipeline.domain.schemas import BAR_INVALIDATIONS, BARS, Table
 from tracker_pipeline.domain.timeframes import duration
 from tracker_pipeline.storage.database import Connection, identifier
 
 # The newest stored bar of each series, looked for among bars that could make one of the new ones late.
 _NEWEST = """
-SELECT s.venue, s.symbol, greatest(
-    (SELECT max(b.ts) FROM {bars} b WHERE b.venue = s.venue AND b.symbol = s.symbol AND b.ts > {first}),
-    (SELECT max(a.max_ts) FROM archive.batches a WHERE a.table_name = %s AND a.state = 'live'))
+SELECT s.venue, s.symbol, greatest({newest},
+    (SELECT max(a.max_ts) FROM archive.batches a WHERE a.table_name = ANY(%s) AND a.state = 'live'))
 FROM unnest(%s::text[], %s::text[]) s (venue, symbol)
 """
+_NEWEST_OF = (
+    "(SELECT max(b.ts) FROM {bars} b WHERE b.venue = s.venue AND b.symbol = s.symbol AND b.ts > {first})"
+    " + {within}"
+)
+# What looks at finer bars does so beside those of 15m, and is made when these have come.
+_BESIDE = BARS["15m"]
 
 _RECORD = """
 INSERT INTO {record} (venue, symbol, timeframe, start_ts, transaction_id, end_ts, bars, kind, recorded_at, run_id)
@@ -46,14 +51,30 @@ class Invalidation:
 
 
 def late_bars(connection: Connection, bars: Table, new: pl.DataFrame) -> pl.DataFrame:
-    """Those of `new`, which are not stored yet, that come before the newest stored bar of their series."""
+    """Those of `new`, which are not stored yet, that come before the newest stored bar of their series.
+
+    Finer bars than 15m also come late where 15m bars were there before them, as when minutes are imported afterwards.
+    """
     if new.is_empty():
         return new
     series = new.select("venue", "symbol").unique()
-    first = sql.Literal(new.get_column("ts").min())
+    first: datetime = new.select(pl.col("ts").min()).item()
+    tables = {bars: timedelta(0)}
+    if bars in (BARS["1m"], BARS["5m"]):
+        tables[_BESIDE] = duration("15m")  # those within the newest one are late too
+    parts = [
+        sql.SQL(_NEWEST_OF).format(
+            bars=identifier(table), first=sql.Literal(first - within), within=sql.Literal(within)
+        )
+        for table, within in tables.items()
+    ]
     rows = connection.execute(
-        sql.SQL(_NEWEST).format(bars=identifier(bars), first=first),
-        [bars.name, series.get_column("venue").to_list(), series.get_column("symbol").to_list()],
+        sql.SQL(_NEWEST).format(newest=sql.SQL(", ").join(parts)),
+        [
+            [table.name for table in tables],
+            series.get_column("venue").to_list(),
+            series.get_column("symbol").to_list(),
+        ],
     ).fetchall()
     newest = pl.DataFrame(rows, {**series.schema, "newest": new.schema["ts"]}, orient="row")
     late = new.join(newest, on=["venue", "symbol"], how="left").filter(pl.col("ts") < pl.col("newest"))

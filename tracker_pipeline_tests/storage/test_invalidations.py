@@ -15,9 +15,9 @@ START = datetime(2024, 5, 1, tzinfo=UTC)
 STEP = timedelta(minutes=15)
 
 
-def write(frame: pl.DataFrame) -> None:
+def write(frame: pl.DataFrame, timeframe: str = "15m") -> None:
     with connect() as connection:
-        write_window(connection, BARS["15m"], frame, (START, START + timedelta(days=3)), run_id="r")
+        write_window(connection, BARS[timeframe], frame, (START, START + timedelta(days=3)), run_id="r")
 
 
 def recorded(after: int = 0) -> list[Invalidation]:
@@ -51,6 +51,17 @@ def test_a_bar_that_fills_a_hole_is_late(own_database):
     write(whole)
     (found,) = recorded()
     assert (found.start, found.end) == (START + 3 * STEP, START + 4 * STEP)
+
+
+def test_minutes_are_late_where_quarters_were_there_before_them(own_database):
+    write(bars("1m", count=30), "1m")
+    write(bars(count=8))
+    assert recorded() == []
+    write(bars("1m", count=150), "1m")
+    (found,) = recorded()
+    assert (found.timeframe, found.start, found.end) == ("1m", START + 2 * STEP, START + 8 * STEP)
+    write(bars("1m", count=200), "1m")
+    assert recorded(found.transaction_id) == []
 
 
 def test_symbols_do_not_concern_each_other(own_database):
