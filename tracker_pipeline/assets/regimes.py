@@ -40,8 +40,8 @@ def _days(context: dg.AssetExecutionContext) -> Iterator[tuple[str, pl.DataFrame
             recent = reference_bars("15m", start - rules.LOOKBACK, end)
             if recent.is_empty():
                 context.log.warning(
-                    f"no 15m bars of {get_config().market.reference} up to {end:%Y-%m-%d}: the regime of these days is"
-                    " not known, and nothing is bought on them"
+                    f"no 15m bars of {get_config().market.reference} up to {end:%Y-%m-%d}: the regime of these days"
+                    " is not known, and nothing is bought on them"
                 )
             known = pl.concat(
                 [
