@@ -19,7 +19,7 @@ up: install
 	$(VENV)/bin/tracker up
 
 test: install
-	$(VENV)/bin/python -m pytest -n auto --dist loadfile
+	$(VENV)/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 lint: install
 	$(VENV)/bin/ruff check .

@@ -188,6 +188,14 @@ def test_import_bars_names_a_file_that_it_cannot_read(own_database, tmp_path):
     assert "Traceback" not in result.output
 
 
+def refused(*command: str) -> str:
+    result = tracker(*command)
+    assert result.exit_code == 1
+    assert "secret" not in result.output
+    assert "Traceback" not in result.output
+    return said(result)
+
+
 @pytest.mark.parametrize(
     ("variables", "message"),
     [
@@ -203,12 +211,15 @@ def test_a_wrong_environment_is_one_sentence_and_1_without_secrets(monkeypatch, 
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     forget_settings()
-    for command in (("demo",), ("doctor",)):
-        result = tracker(*command)
-        assert result.exit_code == 1
-        assert message in said(result)
-        assert "secret" not in result.output
-        assert "Traceback" not in result.output
+    assert message in refused("demo")
+
+
+def test_the_doctor_says_what_is_wrong_with_the_database_and_still_looks_at_the_rest(monkeypatch):
+    monkeypatch.setenv("TRACKER_DATABASE_URL", "postgresql://u:secret@127.0.0.1:1/x")
+    forget_settings()
+    answer = refused("doctor")
+    assert "cannot connect to the database" in answer
+    assert "definitions:" in answer
 
 
 def test_gaps_says_what_is_absent_why_and_when_it_is_asked_for_again(own_database):
