@@ -30,7 +30,7 @@ from tracker_pipeline.storage.database import Connection
 _MODULUS: Final = 2**64
 _EPOCH_US: Final = 946_684_800_000_000  # 2000-01-01, where Postgres counts from
 _EPOCH_DAYS: Final = 10_957
-_BATCH_ROWS: Final = 32_768
+_BATCH_ROWS: Final = 16_384
 _NEEDS_QUOTES: Final = frozenset('"\\{}, \t\n\r\v\f')
 
 

@@ -20,7 +20,7 @@ from tracker_pipeline.storage.column_forms import Field, Kind
 
 # A block is sorted in memory and cut into row groups. Its rows bound the memory of narrow tables, its bytes of wide.
 _BLOCK_ROWS: Final = 131_072
-_BLOCK_BYTES: Final = 24 << 20
+_BLOCK_BYTES: Final = 16 << 20
 _SORTED_GROUP_ROWS: Final = (
     16_384  # a reader of one symbol among 90 then decodes an eighth of a day's minutes
 )

@@ -45,21 +45,25 @@ def test_the_policies_name_exactly_the_13_and_the_9(follower):
     assert (len(archived), len(never), archived | never) == (13, 9, there)
 
 
-def test_the_13_tables_come_back_value_by_value(follower):
-    set_zone(follower, "Asia/Tokyo")
+def test_the_13_tables_come_back_value_by_value_a_day_in_each_zone(follower):
     names = sorted(name for name in get_policies().archived if name.startswith("public."))
     for name in names:
-        fill(name, 50, get_policies().of(name).time_column, START, 1_800)
+        fill(name, 51, get_policies().of(name).time_column, START, 3_600)
+    days = [date(2026, 1, 5), date(2026, 1, 6), date(2026, 1, 7)]
     with psycopg.connect(follower) as connection:
         connection.execute("UPDATE cycle_tracker SET cycle_end_time = cycle_start_time + interval '1 hour'")
         connection.commit()
         before = {name: all_text(connection, name) for name in names}
-        reports = archive_tables(names, cut=CUT, run_id="r")
-        assert [(r.table, r.outcome, r.problem) for r in reports] == [(name, "moved", "") for name in names]
-        assert all(sum(day.rows_moved for day in r.days) == 50 and len(r.days) == 2 for r in reports)
+        for day, zone, rows in zip(days, ZONES, (14, 24, 13), strict=True):
+            set_zone(follower, zone)
+            reports = archive_tables(names, first=day, last=day, cut=CUT, run_id="r")
+            assert [(r.table, r.outcome, r.problem) for r in reports] == [(n, "moved", "") for n in names]
+            assert all([(d.day, d.rows_moved) for d in r.days] == [(day, rows)] for r in reports)
         assert all(all_text(connection, name) == [] for name in names)
-        for name in names:
-            restore_days(name, date(2026, 1, 1), date(2026, 2, 1), run_id="back")
+        for day, zone in zip(days, reversed(ZONES), strict=True):
+            set_zone(follower, zone)
+            for name in names:
+                restore_days(name, day, day, run_id="back")
         assert {name: all_text(connection, name) for name in names} == before
 
 
