@@ -184,10 +184,3 @@ def retire(connection: Connection, batch_ids: Collection[str]) -> None:
     ).rowcount
     if ended != len(batch_ids):
         raise TransientError(f"{len(batch_ids) - ended} parts are not live any more, so nothing was changed")
-
-
-def note_table_bytes(connection: Connection, part: NewPart, table_bytes: int) -> None:
-    """Note what the rows of a part took in Postgres, about."""
-    connection.execute(
-        "UPDATE archive.batches SET table_bytes = %s WHERE batch_id = %s", [table_bytes, part.batch_id]
-    )

@@ -6,7 +6,7 @@ What belongs here: the frame around a move. What does not: how rows are removed 
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time
 from time import sleep as pause
 from typing import Final
@@ -88,13 +88,7 @@ def move_one(name: str, policy: Policy, day: date, cut: datetime, run_id: str, s
             return [Moved(day, 0, cold.get(day, 0), reason=reason)]
         bytes_per_row = _bytes_per_row(connection, partition.oid if partition else table.oid)
         connection.commit()
-        transfers = _with_tries(connection, work, partition, step)
-    # By a connection of its own: that of the move may have been lost at its commit, which is settled all the same.
-    with connect() as connection:
-        for done in transfers:
-            manifest.note_table_bytes(
-                connection, done.copied.part, int(done.copied.part.rows * bytes_per_row)
-            )
+        transfers = _with_tries(connection, replace(work, bytes_per_row=bytes_per_row), partition, step)
     moved = [_described(done, cold, done.copied.rows_moved * bytes_per_row) for done in transfers]
     return sorted(moved, key=lambda one: (one.day != day, one.day)) or [
         Moved(day, 0, cold.get(day, 0), reason="its rows are archived already with the same values")

@@ -43,6 +43,7 @@ class Work:
         source: the table or partition that is read, quoted.
         condition: SQL on its rows.
         run_id: of the run that moves them.
+        bytes_per_row: what a row takes in Postgres, about; 0 where that is not known.
     """
 
     table: LiveTable
@@ -52,6 +53,7 @@ class Work:
     source: str
     condition: str
     run_id: str
+    bytes_per_row: float = 0.0
 
     @property
     def time_column(self) -> str:
@@ -146,6 +148,7 @@ def _copy(
         created_at=created_at,
         verified_at=datetime.now(UTC),
         run_id=work.run_id,
+        table_bytes=int(expected.rows * work.bytes_per_row) or None,
     )
     return Copied(part, tuple(fields), expected, expected.rows)
 

@@ -73,6 +73,7 @@ def merged_with_cold(
         schema=schema_of(work.table, fields),
         created_at=created_at,
         verified_at=datetime.now(UTC),
+        table_bytes=int(expected.rows * work.bytes_per_row) or None,
     )
     return Copied(part, tuple(fields), expected, copied.rows_moved)
 
