@@ -1,6 +1,7 @@
 """Nothing of the future is in the whole chain: cut data give what was known, and chance gives no edge."""
 
 from datetime import timedelta
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -10,8 +11,16 @@ from hypothesis import strategies as st
 
 from tracker_pipeline.domain.dca import DcaConfig
 from tracker_pipeline.domain.feature_catalogue import NUMBERS
+from tracker_pipeline.domain.setups import STRATEGIES
 from tracker_pipeline_tests.domain.chain import Chain, chain
-from tracker_pipeline_tests.domain.market import START, bars_from_closes, daily_bars, random_closes
+from tracker_pipeline_tests.domain.market import (
+    START,
+    bars_from_closes,
+    daily_bars,
+    daily_from,
+    random_closes,
+    real_bars,
+)
 
 DAYS = 50
 COINS = [f"C{number}/USDT" for number in range(12)]
@@ -104,3 +113,21 @@ def test_everything_known_at_a_random_moment_is_what_the_full_run_has(cut: int, 
     assert known.setups.equals(whole.setups.filter(signalled))
     final = known.labels.filter(pl.col("outcome").is_in(FINAL))
     assert final.join(whole.labels, on=final.columns, how="anti", nulls_equal=True).height == 0
+
+
+@pytest.mark.parametrize(("strategy", "days"), [("dca", 320.3), ("channel", 341.7)])
+def test_everything_known_then_on_a_real_year_is_what_the_whole_year_has(
+    shared_data: Path, strategy: str, days: float
+) -> None:
+    bars = available(real_bars(shared_data).filter(pl.col("symbol").str.contains("^(BTC|SOL|DOT)/")))
+    btc = bars.filter(pl.col("symbol").str.starts_with("BTC/"))
+    daily = daily_from(btc).with_columns(available_at=pl.col("ts") + timedelta(days=1, minutes=10))
+    moment = bars["ts"].min() + timedelta(days=days)
+    config = STRATEGIES[strategy].config(default_tier="mid_cap")
+    whole = chain(strategy, bars, btc, daily, config=config)
+    then = chain(strategy, bars, btc, daily, config=config, as_of=moment)
+    assert then.features.equals(whole.features.filter(pl.col("available_at") <= moment))
+    assert then.setups.equals(whole.setups.filter(pl.col("signal_ts") <= moment - timedelta(minutes=17)))
+    final = then.labels.filter(pl.col("outcome").is_in(FINAL))
+    assert final.equals(whole.labels.join(final, on="setup_id", how="semi"))
+    assert 10 < final.height < whole.labels.height
