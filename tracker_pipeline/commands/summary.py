@@ -15,6 +15,8 @@ import polars as pl
 from rich.console import Console, JustifyMethod
 from rich.table import Table
 
+from tracker_pipeline.domain.label_report import net_bar
+
 # A table wider than the terminal is cut on the right, not in every column.
 _WIDTHS = {"asset": 31, "rows": 7, "hot": 7, "cold": 7, "content": 8, "checks": 6}
 
@@ -170,11 +172,14 @@ def print_label_report(console: Console, report: pl.DataFrame, form: str) -> Non
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     for name, title in columns.items():
         table.add_column(title, no_wrap=True, justify="left" if name in ("strategy", "month") else "right")
-    for row in report.select(list(columns)).iter_rows():
-        table.add_row(*(_cell(value) for value in row))
+    table.add_column("", no_wrap=True)
+    for row in report.select(list(columns)).iter_rows(named=True):
+        table.add_row(*(_cell(value) for value in row.values()), net_bar(row["net_mean_pct"]))
     console.print(table if report.height else "no labels yet: materialize labels, or run tracker demo")
     console.print(
-        "in: entered and left, the base of the means; gross and net in %, hold in hours", highlight=False
+        "in: entered and left, the base of the means; gross and net in %, half a % of net for each block, filled"
+        " above 0; hold in hours",
+        highlight=False,
     )
 
 

@@ -86,13 +86,13 @@ def as_markdown(report: pl.DataFrame) -> str:
         )
         shown = ["" if figure is None else f"{figure:.2f}" for figure in figures]
         counts = " | ".join(str(row[name]) for name in ("labels", "traded", "win", "loss", "pending"))
-        bar = _bar(row["net_mean_pct"])
+        bar = net_bar(row["net_mean_pct"])
         lines.append(f"| {row['strategy']} | {row['month']:%Y-%m} | {counts} | {' | '.join(shown)} | {bar} |")
     return "\n".join(lines)
 
 
-def _bar(net_mean_pct: float | None) -> str:
-    """One block for each half per cent, at most twelve; hollow below zero."""
+def net_bar(net_mean_pct: float | None) -> str:
+    """One block for each half per cent, at most eight; hollow below zero, nothing where the mean is not known."""
     if net_mean_pct is None:
         return ""
-    return ("█" if net_mean_pct > 0 else "░") * min(12, round(abs(net_mean_pct) / 0.5))
+    return ("█" if net_mean_pct > 0 else "░") * min(8, round(abs(net_mean_pct) / 0.5))

@@ -5,7 +5,7 @@ from datetime import UTC, date, datetime
 import polars as pl
 import pytest
 
-from tracker_pipeline.domain.label_report import SCHEMA, as_markdown, by_month, outcome_counts
+from tracker_pipeline.domain.label_report import SCHEMA, as_markdown, by_month, net_bar, outcome_counts
 
 LABELS = pl.DataFrame(
     {
@@ -41,6 +41,13 @@ def test_no_labels_are_an_empty_report():
 def test_the_page_shows_a_count_beside_every_mean():
     page = as_markdown(by_month({"dca": LABELS}))
     assert "| dca | 2024-05 | 4 | 2 | 1 | 1 | 1 | 1.00 | 0.00 | 0.50 | 3.00 |" in page
+
+
+@pytest.mark.parametrize(
+    ("net", "bar"), [(1.6, "███"), (-0.9, "░░"), (0.1, ""), (-40.0, "░░░░░░░░"), (None, "")]
+)
+def test_the_chart_has_a_block_for_each_half_per_cent_hollow_below_zero(net: float | None, bar: str):
+    assert net_bar(net) == bar
 
 
 def test_outcomes_that_do_not_occur_are_left_out():
