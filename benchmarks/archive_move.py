@@ -86,7 +86,7 @@ FROM generate_series(0, {rows} - 1) AS i;
 POLICIES = """
 archived:
   bench.prices: {time_column: timestamp, retention: 24 h, mode: partition, sort: [token, timestamp]}
-  bench.trades: {time_column: trade_timestamp, retention: 24 h, mode: partition, sort: [wallet_address]}
+  bench.trades: {time_column: trade_timestamp, retention: 24 h, mode: partition}
   bench.books: {time_column: timestamp, retention: 24 h}
 never_archived: {bench.prices_source: "", bench.trades_source: "", bench.wallets: ""}
 """

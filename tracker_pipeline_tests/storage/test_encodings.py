@@ -6,11 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pyarrow
 import pyarrow.parquet
 
 from tracker_pipeline.storage.lake import write_parquet
+from tracker_pipeline.storage.part_writer import choose_encodings
 
 ROWS = 20_000
+
+TEXTS = pyarrow.schema([("wallet", pyarrow.string()), ("signature", pyarrow.string())])
 
 
 def rows_of_every_type() -> pl.DataFrame:
@@ -55,3 +59,12 @@ def test_numbers_are_split_into_their_bytes_and_times_kept_as_differences(tmp_pa
     assert "DELTA_BINARY_PACKED" in columns["ts"].encodings
     assert {column.compression for column in columns.values()} == {"ZSTD"}
     assert columns["ts"].statistics.has_min_max  # what lets a reader skip row groups
+
+
+def test_text_that_comes_again_is_kept_once_though_its_first_rows_hardly_repeat() -> None:
+    wallets = pl.Series([f"wallet {row * 7_919 % 2_500}" for row in range(10_000)], dtype=pl.String)
+    rows = pl.DataFrame({"wallet": wallets, "signature": [f"signature {row}" for row in range(10_000)]})
+    dictionaries, encodings = choose_encodings(
+        rows.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(TEXTS)
+    )
+    assert (dictionaries, encodings) == (["wallet"], {"signature": "DELTA_LENGTH_BYTE_ARRAY"})
