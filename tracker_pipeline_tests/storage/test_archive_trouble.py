@@ -274,3 +274,11 @@ def test_hourly_cuts_within_a_day_make_parts_beside_each_other(two_tables):
         assert hot("one") == max(100 - minutes, 0)
         assert total("one") == 100
     assert len(lake_files()) == 4
+
+
+def test_a_null_under_a_constraint_that_was_never_validated_moves_like_any_other(two_tables):
+    with psycopg.connect(two_tables, autocommit=True) as connection:
+        connection.execute("INSERT INTO one VALUES (500, '2024-05-01 12:00Z', NULL)")
+        connection.execute("ALTER TABLE one ADD CONSTRAINT later NOT NULL v NOT VALID")
+    assert run()["public.one"] == ("moved", "")
+    assert (hot("one"), total("one")) == (0, 101)
