@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import reduce
+from operator import add
 from pathlib import Path
 from typing import Final
 
@@ -30,7 +31,10 @@ from tracker_pipeline.storage.database import Connection
 _MODULUS: Final = 2**64
 _EPOCH_US: Final = 946_684_800_000_000  # 2000-01-01, where Postgres counts from
 _EPOCH_DAYS: Final = 10_957
+# Rows that are hashed at once: those of narrow tables stay in the cache, those of wide ones take little memory.
 _BATCH_ROWS: Final = 16_384
+_BATCH_BYTES: Final = 2 << 20
+_WIDE_BYTES: Final = 256
 _NEEDS_QUOTES: Final = frozenset('"\\{}, \t\n\r\v\f')
 
 
@@ -130,16 +134,20 @@ def file_proof(path: Path, fields: Sequence[Field], key: Sequence[str], time_col
     """Read a finished file from its footer on, and count and hash what it holds, halves of it side by side."""
     metadata = pq.read_metadata(path)
 
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    row_bytes = sum(group.total_byte_size for group in groups) // max(metadata.num_rows, 1) + 1
+    batch_rows = min(_BATCH_ROWS, max(_BATCH_BYTES // row_bytes, 1))
+
     def proof_of(groups: Sequence[int]) -> Proof:
         with pq.ParquetFile(path, metadata=metadata) as file:
             names = [field.name for field in fields]
-            batches = file.iter_batches(_BATCH_ROWS, groups, columns=names, use_threads=False)
+            batches = file.iter_batches(batch_rows, groups, columns=names, use_threads=False)
             return batches_proof(batches, fields, key, time_column)
 
-    halves = [range(half, metadata.num_row_groups, 2) for half in range(2)]
-    with ThreadPoolExecutor(len(halves)) as side_by_side:
-        one, other = side_by_side.map(proof_of, halves)
-    found = one + other
+    # Each side holds a decoded column of a row group, 50 MB of wide rows: those have one.
+    sides = 1 if row_bytes > _WIDE_BYTES else 2
+    with ThreadPoolExecutor(sides) as side_by_side:
+        found = reduce(add, side_by_side.map(proof_of, [range(n, len(groups), sides) for n in range(sides)]))
     return found if found.rows == metadata.num_rows else Proof(metadata.num_rows, found.fields)
 
 
