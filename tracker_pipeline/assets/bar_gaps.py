@@ -17,7 +17,7 @@ from tracker_pipeline.assets.bar_review import review, review_all
 from tracker_pipeline.assets.bar_rollups import rolled_up
 from tracker_pipeline.assets.bar_series import delisted, is_tracked, listing_unknown, own_instruments
 from tracker_pipeline.assets.bars import with_provenance
-from tracker_pipeline.assets.declaration import table_asset
+from tracker_pipeline.assets.declaration import newest_of, table_asset
 from tracker_pipeline.domain.schemas import BAR_COVERAGE, BAR_GAPS, BARS
 from tracker_pipeline.domain.staleness import merged
 from tracker_pipeline.domain.timeframes import TIMEFRAMES
@@ -44,7 +44,7 @@ class HealConfig(dg.Config):
 @table_asset(
     BAR_GAPS,
     kinds={"polars"},
-    deps=[keys.BAR_COVERAGE],
+    deps=[newest_of(keys.BAR_COVERAGE)],
     pool="exchange",
     description="Runs of absent bars: missing, empty, an outage or before the listing. Materializing asks the"
     " exchange for exactly the missing ones that are due, stores what comes and records the outcome.",

@@ -9,7 +9,7 @@ import polars as pl
 
 from tracker_pipeline import keys
 from tracker_pipeline.assets.accumulation_scores import score_hour
-from tracker_pipeline.assets.declaration import table_asset
+from tracker_pipeline.assets.declaration import newest_of, table_asset
 from tracker_pipeline.assets.networks import HOUR, named
 from tracker_pipeline.assets.steth_rates import read_rate
 from tracker_pipeline.assets.whale_balance_snapshots import read_hour, watched_addresses
@@ -32,7 +32,7 @@ _REACH: Final = timedelta(hours=48)
 @table_asset(
     schemas.SNAPSHOT_RECHECKS,
     kinds={"ethereum"},
-    deps=[keys.WHALE_BALANCE_SNAPSHOTS, keys.ACCUMULATION_SCORES],
+    deps=[newest_of(keys.WHALE_BALANCE_SNAPSHOTS), newest_of(keys.ACCUMULATION_SCORES)],
     pool="chain",
     description="Compares the stored block hash of every hour that is not final yet with the chain. An hour whose"
     " block was replaced is read again: balances, stETH rate, candidates, its scores and those that compare with it.",
