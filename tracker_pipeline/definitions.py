@@ -5,6 +5,7 @@ clients.
 """
 
 from collections.abc import Mapping
+from typing import Final
 
 import dagster as dg
 
@@ -42,7 +43,7 @@ from tracker_pipeline.automation import (
 )
 from tracker_pipeline.checks import feature_checks, label_checks, market_checks, onchain_checks
 from tracker_pipeline.checks.archive_checks import archive_check, every_row_came_back, no_row_is_lost
-from tracker_pipeline.checks.schema_checks import schema_check
+from tracker_pipeline.checks.schema_checks import blocking_checks
 from tracker_pipeline.resources.clients import ChainResource, ExchangeResource
 from tracker_pipeline.storage.archive_policy import get_policies
 from tracker_pipeline.storage.io_managers import ParquetIOManager, PostgresIOManager, table_of
@@ -76,6 +77,13 @@ OPERATIONS_ASSETS: list[dg.AssetsDefinition] = [
     *reports.reports.values(),
 ]
 
+_ROW_CHECKS: Final = {**market_checks.ROWS, **feature_checks.ROWS, **label_checks.ROWS, **onchain_checks.ROWS}
+
+
+def _blocking_checks_of(asset: dg.AssetsDefinition) -> dg.AssetChecksDefinition:
+    table = table_of(asset.key)
+    return blocking_checks(table, _ROW_CHECKS.get(table.name))
+
 
 def build_definitions(resource_overrides: Mapping[str, object] | None = None) -> dg.Definitions:
     """Everything of the code location.
@@ -86,7 +94,7 @@ def build_definitions(resource_overrides: Mapping[str, object] | None = None) ->
     return dg.Definitions(
         assets=[*ALL_ASSETS, *OPERATIONS_ASSETS],
         asset_checks=[
-            *(schema_check(table_of(asset.key)) for asset in [*TABLE_ASSETS, *OPERATIONS_ASSETS]),
+            *(_blocking_checks_of(asset) for asset in [*TABLE_ASSETS, *OPERATIONS_ASSETS]),
             *market_checks.ALL,
             *feature_checks.ALL,
             *label_checks.ALL,

@@ -11,7 +11,7 @@ import polars as pl
 
 from tracker_pipeline import keys
 from tracker_pipeline.assets.features import features_between
-from tracker_pipeline.checks.schema_checks import check_window
+from tracker_pipeline.checks.schema_checks import RowChecks, Stored, Verdict, check_window
 from tracker_pipeline.domain import feature_catalogue
 from tracker_pipeline.domain.schemas import BARS, ML_FEATURES_15M
 from tracker_pipeline.resources.failures import classified
@@ -35,39 +35,23 @@ _RANGES: Final = {
 _MOST_DRIFT: Final = 4.0  # standard deviations of the week before
 
 
-@dg.asset_check(
-    asset=keys.ML_FEATURES_15M,
-    blocking=True,
-    description="Every row belongs to a stored bar and may be used exactly from when that bar may be used.",
-)
-def known_no_earlier_than_its_bar(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+def known_no_earlier_than_its_bar(stored: Stored) -> Verdict:
     """Compare `available_at` of each row with that of its bar."""
-    with classified():
-        start, end = check_window(context, ML_FEATURES_15M)
-        columns = [*_KEY, "available_at"]
-        rows = scan(ML_FEATURES_15M.name, start, end, columns=columns).collect()
-        bars = scan(BARS["15m"].name, start, end, columns=columns).collect()
+    columns = [*_KEY, "available_at"]
+    rows = stored.rows.select(columns)
+    bars = scan(BARS["15m"].name, stored.start, stored.end, columns=columns).collect()
     strangers = rows.join(bars, on=columns, how="anti").height
-    return _result(
+    return _verdict(
         not strangers, f"{strangers} rows without their bar", rows=rows.height, strangers=strangers
     )
 
 
-@dg.asset_check(
-    asset=keys.ML_FEATURES_15M,
-    blocking=True,
-    description="Rows of a sample of moments are what comes out when all bars that became available later are taken"
-    " away: no value has seen the future.",
-)
-def equal_when_the_future_is_cut_off(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+def equal_when_the_future_is_cut_off(stored: Stored) -> Verdict:
     """Compute the rows of some moments again from what was known then, and compare them byte for byte."""
-    with classified():
-        start, end = check_window(context, ML_FEATURES_15M)
-        stored = scan(ML_FEATURES_15M.name, start, end).collect()
-        moments = sampled_moments(stored)
-        different = sum(_differences(stored, moment) for moment in moments)
+    moments = sampled_moments(stored.rows)
+    different = sum(_differences(stored.rows, moment) for moment in moments)
     shown = ", ".join(f"{moment:%Y-%m-%d %H:%M}" for moment in moments)
-    return _result(not different, f"{different} rows differ", moments=shown, different=different)
+    return _verdict(not different, f"{different} rows differ", moments=shown, different=different)
 
 
 @dg.asset_check(
@@ -139,8 +123,26 @@ def _drift(rows: pl.DataFrame, before: pl.DataFrame, name: str) -> float | None:
     return round((mean - former) / spread, 2)
 
 
-def _result(passed: bool, problem: str, **metadata: int | str) -> dg.AssetCheckResult:
-    return dg.AssetCheckResult(passed=passed, metadata=metadata, description=None if passed else problem)
+def _verdict(passed: bool, problem: str, **metadata: int | str) -> Verdict:
+    return Verdict(passed, metadata, None if passed else problem)
 
 
-ALL: Final = [known_no_earlier_than_its_bar, equal_when_the_future_is_cut_off, filled_and_within_range]
+def _judge(stored: Stored) -> dict[str, Verdict]:
+    return {
+        "known_no_earlier_than_its_bar": known_no_earlier_than_its_bar(stored),
+        "equal_when_the_future_is_cut_off": equal_when_the_future_is_cut_off(stored),
+    }
+
+
+ROWS: Final = {
+    ML_FEATURES_15M.name: RowChecks(
+        {
+            "known_no_earlier_than_its_bar": "Every row belongs to a stored bar and may be used exactly from when"
+            " that bar may be used.",
+            "equal_when_the_future_is_cut_off": "Rows of a sample of moments are what comes out when all bars that"
+            " became available later are taken away: no value has seen the future.",
+        },
+        _judge,
+    )
+}
+ALL: Final = [filled_and_within_range]

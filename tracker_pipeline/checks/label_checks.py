@@ -11,7 +11,7 @@ import polars as pl
 
 from tracker_pipeline.assets.labels import TABLES
 from tracker_pipeline.assets.strategies import strategy_configs
-from tracker_pipeline.checks.schema_checks import check_window
+from tracker_pipeline.checks.schema_checks import RowChecks, Stored, Verdict, check_window
 from tracker_pipeline.domain.label_report import outcome_counts
 from tracker_pipeline.domain.schemas import BARS, SETUPS, Table
 from tracker_pipeline.keys import key_of
@@ -25,33 +25,28 @@ _LEAST_TO_JUDGE: Final = 30
 _MOST_OF_ONE_CLASS: Final = 0.95
 
 
-def label_checks(strategy: str, table: Table) -> list[dg.AssetChecksDefinition]:
-    """The checks of one strategy's labels."""
-
-    @dg.asset_check(
-        asset=key_of(table),
-        name="nothing_before_the_signal",
-        blocking=True,
-        description="Each label belongs to a setup, and is entered after the bar of its signal has closed.",
+def nothing_before_the_signal(stored: Stored) -> dict[str, Verdict]:
+    """Compare labels with the setups that they belong to."""
+    labels = stored.rows
+    columns = ["setup_id", "signal_ts", "timeframe"]
+    setups = scan(SETUPS.name, stored.start, stored.end, columns=columns).collect()
+    strangers = labels.join(setups, on="setup_id", how="anti").height
+    length = pl.col("timeframe").replace_strict(
+        {"15m": timedelta(minutes=15), "1h": timedelta(hours=1)}, return_dtype=pl.Duration("us")
     )
-    def nothing_before_the_signal(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
-        with classified():
-            start, end = check_window(context, table)
-            labels = scan(table.name, start, end).collect()
-            setups = scan(SETUPS.name, start, end, columns=["setup_id", "signal_ts", "timeframe"]).collect()
-        strangers = labels.join(setups, on="setup_id", how="anti").height
-        length = pl.col("timeframe").replace_strict(
-            {"15m": timedelta(minutes=15), "1h": timedelta(hours=1)}, return_dtype=pl.Duration("us")
+    judged = labels.join(setups, on="setup_id")
+    early = judged.filter(pl.col("entry_ts") < pl.col("signal_ts") + length).height
+    return {
+        "nothing_before_the_signal": Verdict(
+            not strangers and not early,
+            {"labels": labels.height, "without a setup": strangers, "entered too early": early},
+            f"{strangers} without a setup, {early} entered too early" if strangers or early else None,
         )
-        judged = labels.join(setups, on="setup_id")
-        early = judged.filter(pl.col("entry_ts") < pl.col("signal_ts") + length).height
-        return dg.AssetCheckResult(
-            passed=not strangers and not early,
-            metadata={"labels": labels.height, "without a setup": strangers, "entered too early": early},
-            description=f"{strangers} without a setup, {early} entered too early"
-            if strangers or early
-            else None,
-        )
+    }
+
+
+def balanced_labels(strategy: str, table: Table) -> dg.AssetChecksDefinition:
+    """Whether the labels of one strategy become final and are not all of one class."""
 
     @dg.asset_check(
         asset=key_of(table),
@@ -74,7 +69,7 @@ def label_checks(strategy: str, table: Table) -> list[dg.AssetChecksDefinition]:
             description=f"{overdue} overdue, outcomes {counts}" if overdue or lopsided else None,
         )
 
-    return [nothing_before_the_signal, mature_and_balanced]
+    return mature_and_balanced
 
 
 def _overdue(strategy: str, labels: pl.DataFrame) -> int:
@@ -94,4 +89,12 @@ def _overdue(strategy: str, labels: pl.DataFrame) -> int:
     return pending.join(newest, on="venue").filter(end < pl.col("available_at")).height
 
 
-ALL: Final = [check for strategy, table in TABLES.items() for check in label_checks(strategy, table)]
+_SIGNALS: Final = RowChecks(
+    {
+        "nothing_before_the_signal": "Each label belongs to a setup, and is entered after the bar of its signal has"
+        " closed."
+    },
+    nothing_before_the_signal,
+)
+ROWS: Final = {table.name: _SIGNALS for table in TABLES.values()}
+ALL: Final = [balanced_labels(strategy, table) for strategy, table in TABLES.items()]

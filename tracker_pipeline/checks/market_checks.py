@@ -4,7 +4,6 @@ What belongs here: checks of stored bars and of their coverage. What does not: c
 rules (`domain.bars`, `domain.coverage`).
 """
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -12,7 +11,7 @@ import dagster as dg
 import polars as pl
 
 from tracker_pipeline.assets.bar_series import finer_timeframes
-from tracker_pipeline.checks.schema_checks import check_window
+from tracker_pipeline.checks.schema_checks import RowChecks, Stored, Verdict, check_window
 from tracker_pipeline.domain.bars import KEY, rejected, resample
 from tracker_pipeline.domain.coverage import incomplete, liquidity_classes
 from tracker_pipeline.domain.rollups import children
@@ -38,31 +37,20 @@ _SOUND: Final = {
 }
 
 
-def sound_bars(timeframe: str) -> dg.AssetChecksDefinition:
-    """The blocking checks of one bar table: one read, a result for each."""
-    table = BARS[timeframe]
-    key = key_of(table)
+def sound_bars(timeframe: str) -> RowChecks:
+    """The blocking checks of one bar table."""
 
-    @dg.multi_asset_check(
-        name=f"sound_bars_{timeframe}",
-        specs=[
-            dg.AssetCheckSpec(name, asset=key, blocking=True, description=text)
-            for name, text in _SOUND.items()
-        ],
-    )
-    def sound(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
-        with classified():
-            rows = scan(table.name, *check_window(context, table)).collect()
-        for name, wrong in unsound(rows, timeframe, datetime.now(UTC)).items():
-            yield dg.AssetCheckResult(
-                passed=wrong.is_empty(),
-                asset_key=key,
-                check_name=name,
-                metadata={"bars": rows.height, "wrong": wrong.height},
-                description=_first(wrong) if wrong.height else None,
+    def judge(stored: Stored) -> dict[str, Verdict]:
+        return {
+            name: Verdict(
+                wrong.is_empty(),
+                {"bars": stored.rows.height, "wrong": wrong.height},
+                _first(wrong) if wrong.height else None,
             )
+            for name, wrong in unsound(stored.rows, timeframe, datetime.now(UTC)).items()
+        }
 
-    return sound
+    return RowChecks(_SOUND, judge)
 
 
 def unsound(rows: pl.DataFrame, timeframe: str, now: datetime) -> dict[str, pl.DataFrame]:
@@ -204,8 +192,8 @@ def complete(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
     )
 
 
+ROWS: Final = {BARS[timeframe].name: sound_bars(timeframe) for timeframe in TIMEFRAMES}
 ALL: Final = [
-    *(sound_bars(timeframe) for timeframe in TIMEFRAMES),
     *(fresh_bars(timeframe) for timeframe in TIMEFRAMES),
     *(native_against_rollup(timeframe) for timeframe in list(TIMEFRAMES)[1:]),
     complete,

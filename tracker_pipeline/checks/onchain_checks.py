@@ -7,6 +7,7 @@ Where a wrong value would be built upon the check blocks. Where data is thin or 
 the hour doubtful is an error that does not block: a crash of the market must not stop its own measurement.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
@@ -20,7 +21,7 @@ from tracker_pipeline import keys
 from tracker_pipeline.assets.accumulation_scores import TOLERANCE
 from tracker_pipeline.assets.networks import HOUR
 from tracker_pipeline.assets.snapshot_reads import stored_coverage
-from tracker_pipeline.checks.schema_checks import check_window
+from tracker_pipeline.checks.schema_checks import RowChecks, Stored, Verdict, check_window, verdict_on
 from tracker_pipeline.domain import schemas
 from tracker_pipeline.domain import snapshot_quality as quality
 from tracker_pipeline.domain.accumulation import band
@@ -41,19 +42,10 @@ _MOST_ASKED: Final = 1_000
 _NATIVE: Final = "ETH"
 
 
-@dg.asset_check(
-    asset=keys.WHALE_BALANCE_SNAPSHOTS,
-    blocking=True,
-    description="All balances of an hour and network are of one block, of the hour or before; each asset has the same"
-    " addresses, each once; a balance is known exactly where its status is ok.",
-)
-def one_block_and_nobody_missing(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
-    """Look at every hour of the run."""
-    with classified():
-        start, end = check_window(context, _SNAPSHOTS)
-        rows = scan(_SNAPSHOTS.name, start, end).collect()
-    problems = {what: count for what, count in snapshot_problems(rows).items() if count}
-    return _judged(problems, rows=rows.height)
+def _one_block_and_nobody_missing(stored: Stored) -> dict[str, Verdict]:
+    return {
+        "one_block_and_nobody_missing": verdict_on(snapshot_problems(stored.rows), rows=stored.rows.height)
+    }
 
 
 def snapshot_problems(rows: pl.DataFrame) -> dict[str, int]:
@@ -193,27 +185,18 @@ def _findings(network: str, at: datetime) -> list[Finding]:
     ]
 
 
-@dg.asset_check(
-    asset=keys.STETH_RATES,
-    blocking=True,
-    description="A rate is stored exactly where the feed gave one of its time; it is one that stETH can have, or says"
-    " that it is not; it is of the block of the hour's balances, and no older than the feed may be.",
-)
-def rates_are_possible_and_of_their_block(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+def _rates_are_possible_and_of_their_block(stored: Stored) -> dict[str, Verdict]:
     """Compare the rates of the run with their statuses and with the blocks of the balances."""
-    with classified():
-        start, end = check_window(context, schemas.STETH_RATES)
-        rates = scan(schemas.STETH_RATES.name, start, end).collect()
-        key = ["network", "snapshot_timestamp"]
-        pinned = scan(_SNAPSHOTS.name, start, end, columns=[*key, "block_hash"]).unique().collect()
-        longest = {
-            name: found.steth_feed.max_age_hours * 3600
-            for name, found in get_networks().items()
-            if found.steth_feed
-        }
-    problems = rate_problems(rates, longest)
-    problems["rates of another block"] = rates.join(pinned, on=[*key, "block_hash"], how="anti").height
-    return _judged({what: count for what, count in problems.items() if count}, rates=rates.height)
+    rates, key = stored.rows, ["network", "snapshot_timestamp"]
+    balances = scan(_SNAPSHOTS.name, stored.start, stored.end, columns=[*key, "block_hash"])
+    longest = {
+        name: network.steth_feed.max_age_hours * 3600
+        for name, network in get_networks().items()
+        if network.steth_feed
+    }
+    strangers = rates.join(balances.unique().collect(), on=[*key, "block_hash"], how="anti").height
+    problems = {**rate_problems(rates, longest), "rates of another block": strangers}
+    return {"rates_are_possible_and_of_their_block": verdict_on(problems, rates=rates.height)}
 
 
 def rate_problems(rates: pl.DataFrame, longest_seconds: Mapping[str, float]) -> dict[str, int]:
@@ -235,22 +218,10 @@ def rate_problems(rates: pl.DataFrame, longest_seconds: Mapping[str, float]) -> 
     return found
 
 
-@dg.asset_check(
-    asset=keys.ACCUMULATION_SCORES,
-    blocking=True,
-    description="Status, figures, band and tags of a score say the same: without a baseline there is no figure, with"
-    " one it lies within an hour of the look-back, the band is that of the score, and counts add up.",
-)
-def status_and_figures_agree(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+def _status_and_figures_agree(stored: Stored) -> dict[str, Verdict]:
     """Hold every score of the run against its own words."""
-    with classified():
-        start, end = check_window(context, schemas.ACCUMULATION_SCORES)
-        rows = scan(schemas.ACCUMULATION_SCORES.name, start, end).collect()
-    problems: dict[str, int] = {}
-    for row in rows.iter_rows(named=True):
-        for what in contradictions(row):
-            problems[what] = problems.get(what, 0) + 1
-    return _judged(problems, scores=rows.height)
+    problems = Counter(what for row in stored.rows.iter_rows(named=True) for what in contradictions(row))
+    return {"status_and_figures_agree": verdict_on(problems, scores=stored.rows.height)}
 
 
 def contradictions(row: Mapping[str, Any]) -> list[str]:
@@ -285,14 +256,6 @@ def _at_an_edge(score: Fraction | None) -> bool:
 _EDGES: Final = (Fraction(2), Fraction(1, 2), Fraction(-1, 2), Fraction(-2))
 
 
-def _judged(problems: Mapping[str, int], **metadata: int) -> dg.AssetCheckResult:
-    return dg.AssetCheckResult(
-        passed=not problems,
-        metadata={**metadata, "problems": dict(problems)},
-        description="; ".join(f"{what}: {count}" for what, count in problems.items()) or None,
-    )
-
-
 def _newest_hours(context: dg.AssetCheckExecutionContext) -> list[tuple[str, datetime]]:
     """Network and newest stored hour of the run's partitions."""
     start, end = check_window(context, _SNAPSHOTS)
@@ -322,10 +285,30 @@ def _pinned(network: str, at: datetime) -> tuple[int, str]:
     return rows.item(0, "block_number"), rows.item(0, "block_hash")
 
 
-ALL: Final = [
-    one_block_and_nobody_missing,
-    jumps_are_confirmed,
-    snapshot_quality,
-    rates_are_possible_and_of_their_block,
-    status_and_figures_agree,
-]
+ROWS: Final = {
+    _SNAPSHOTS.name: RowChecks(
+        {
+            "one_block_and_nobody_missing": "All balances of an hour and network are of one block, of the hour"
+            " or before; each asset has the same addresses, each once; a balance is known exactly where its status"
+            " is ok."
+        },
+        _one_block_and_nobody_missing,
+    ),
+    schemas.STETH_RATES.name: RowChecks(
+        {
+            "rates_are_possible_and_of_their_block": "A rate is stored exactly where the feed gave one of its time;"
+            " it is one that stETH can have, or says that it is not; it is of the block of the hour's balances, and"
+            " no older than the feed may be."
+        },
+        _rates_are_possible_and_of_their_block,
+    ),
+    schemas.ACCUMULATION_SCORES.name: RowChecks(
+        {
+            "status_and_figures_agree": "Status, figures, band and tags of a score say the same: without a"
+            " baseline there is no figure, with one it lies within an hour of the look-back, the band is that of the"
+            " score, and counts add up."
+        },
+        _status_and_figures_agree,
+    ),
+}
+ALL: Final = [jumps_are_confirmed, snapshot_quality]

@@ -1,11 +1,13 @@
-"""One blocking check for each asset: what is stored for the run's partitions is what the schema declares.
+"""The blocking checks of each table in one step, first among them that what is stored is what the schema declares.
 
 What belongs here: columns, types, keys and NULLs, generated from `domain.schemas`. What does not: whether values
-make sense, which is for checks of their own.
+make sense, which a table's own checks judge.
 """
 
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 import dagster as dg
 import polars as pl
@@ -17,36 +19,117 @@ from tracker_pipeline.storage import scan
 from tracker_pipeline.storage.database import connect
 from tracker_pipeline.storage.lake_store import lake_store
 
-CHECK_NAME: Final = "stored_as_declared"
-
 _COLUMNS_OF_TABLE: Final = (
     "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute"
     " WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped"
 )
 
 
-def schema_check(table: Table) -> dg.AssetChecksDefinition:
-    """The blocking check of a table's asset."""
+@dataclass(frozen=True)
+class Stored:
+    """What is stored for the partitions of a run.
 
-    @dg.asset_check(
-        asset=key_of(table),
-        name=CHECK_NAME,
-        blocking=True,
-        description=f"Columns and types of {table.name} are the declared ones; the key {', '.join(table.key)} stands"
-        " once over hot and cold rows; no value is unknown that must be known.",
+    Attributes:
+        rows: hot and cold ones, in the declared schema.
+        start: of the partitions; None where the table is read whole.
+        end: exclusive.
+    """
+
+    rows: pl.DataFrame
+    start: datetime | None
+    end: datetime | None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a check found.
+
+    Attributes:
+        passed: whether nothing is wrong.
+        metadata: figures for the UI.
+        description: what is wrong, in a sentence.
+    """
+
+    passed: bool
+    metadata: Mapping[str, Any]
+    description: str | None = None
+
+
+@dataclass(frozen=True)
+class RowChecks:
+    """Blocking checks of a table that judge its rows.
+
+    Attributes:
+        descriptions: name of each check to what it proves.
+        judge: the stored rows to a verdict for each name.
+    """
+
+    descriptions: Mapping[str, str]
+    judge: Callable[[Stored], Mapping[str, Verdict]]
+
+
+def blocking_checks(table: Table, own: RowChecks | None = None) -> dg.AssetChecksDefinition:
+    """All blocking checks of a table's rows in one step, which reads them once: each further step costs 20 ms.
+
+    Args:
+        table: the declaration.
+        own: what the table proves beside its schema.
+    """
+    key = key_of(table)
+    all_checks = [_as_declared(table), *([own] if own else [])]
+
+    @dg.multi_asset_check(
+        name=f"{table.schema}__{table.table}_sound",
+        specs=[
+            dg.AssetCheckSpec(name, asset=key, blocking=True, description=text)
+            for checks in all_checks
+            for name, text in checks.descriptions.items()
+        ],
     )
-    def stored_as_declared(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+    def sound(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
         with classified():
             start, end = check_window(context, table)
-            rows = scan(table.name, start, end).collect()
-            problems = {**_wrong_columns(table, start, end), **wrong_rows(table, rows)}
-        return dg.AssetCheckResult(
-            passed=not problems,
-            metadata={"rows": rows.height, "problems": problems},
-            description="; ".join(f"{what}: {count}" for what, count in problems.items()) or None,
-        )
+            stored = Stored(scan(table.name, start, end).collect(), start, end)
+            for checks in all_checks:
+                for name, verdict in checks.judge(stored).items():
+                    yield dg.AssetCheckResult(
+                        passed=verdict.passed,
+                        asset_key=key,
+                        check_name=name,
+                        metadata=verdict.metadata,
+                        description=verdict.description,
+                    )
 
-    return stored_as_declared
+    return sound
+
+
+def _as_declared(table: Table) -> RowChecks:
+    def judge(stored: Stored) -> dict[str, Verdict]:
+        problems = {
+            **_wrong_columns(table, stored.start, stored.end),
+            **wrong_rows(table, stored.rows),
+        }
+        return {
+            "stored_as_declared": verdict_on(problems, rows=stored.rows.height),
+        }
+
+    return RowChecks(
+        {
+            "stored_as_declared": f"Columns and types of {table.name} are the declared ones; the key"
+            f" {', '.join(table.key)} stands once over hot and cold rows; no value is unknown that must be known."
+        },
+        judge,
+    )
+
+
+def verdict_on(problems: Mapping[str, int], **figures: int) -> Verdict:
+    """The verdict on problems that are counted: it passes where there is none."""
+    counted = {what: count for what, count in problems.items() if count}
+    return Verdict(
+        not counted,
+        {**figures, "problems": counted},
+        "; ".join(f"{what}: {count}" for what, count in counted.items()) or None,
+    )
 
 
 def check_window(

@@ -5,9 +5,12 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 import pytest
 
-from tracker_pipeline.checks.market_checks import ALL, differing_bars, unsound
+from tracker_pipeline.checks.market_checks import ALL, ROWS, differing_bars, unsound
+from tracker_pipeline.checks.schema_checks import blocking_checks
 from tracker_pipeline.domain.bars import KEY, resample
 from tracker_pipeline.domain.coverage import incomplete, liquidity_classes
+from tracker_pipeline.domain.schemas import BARS
+from tracker_pipeline.keys import key_of
 from tracker_pipeline_tests.frames import bars
 
 NOW = datetime(2024, 5, 3, tzinfo=UTC)
@@ -54,11 +57,12 @@ def test_a_bar_that_cannot_be_true_fails_the_check_that_names_it(rows, check):
 
 def test_the_checks_of_what_cannot_be_true_block_what_is_made_of_the_bars():
     for timeframe in ("1m", "5m", "15m", "1h", "4h", "1d"):
-        specs = [
-            spec for one in ALL for spec in one.check_specs if spec.asset_key.path[-1] == f"ohlc_{timeframe}"
-        ]
-        assert {spec.name for spec in specs if spec.blocking} == BLOCKING
-        assert "fresh" in {spec.name for spec in specs if not spec.blocking}
+        table = BARS[timeframe]
+        blocking = list(blocking_checks(table, ROWS[table.name]).check_specs)
+        assert all(spec.blocking and spec.asset_key == key_of(table) for spec in blocking)
+        assert {spec.name for spec in blocking} == {*BLOCKING, "stored_as_declared"}
+        others = [spec for one in ALL for spec in one.check_specs if spec.asset_key == key_of(table)]
+        assert "fresh" in {spec.name for spec in others if not spec.blocking}
 
 
 def test_native_bars_may_differ_a_little_from_their_rollup_and_not_more():
