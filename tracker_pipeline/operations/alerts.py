@@ -108,8 +108,7 @@ def send(connection: Connection, messages: Sequence[Message], now: datetime) -> 
             now=now,
             unset_reason=unset,
         )
-    for key, title in _failed(connection, now):
-        body = "This message could not be delivered when it was new."
+    for key, title, body in _failed(connection, now):
         delivery.deliver(connection, targets, message=key, title=title, body=body, now=now)
 
 
@@ -149,12 +148,12 @@ def _has_failed(connection: Connection, now: datetime) -> bool:
     return bool(_failed(connection, now))
 
 
-def _failed(connection: Connection, now: datetime) -> list[tuple[str, str]]:
+def _failed(connection: Connection, now: datetime) -> list[tuple[str, str, str]]:
     """Messages of the last hour that a channel refused and that have tries left."""
     rows = connection.execute(
-        "SELECT DISTINCT message, title FROM operations.deliveries"
+        "SELECT DISTINCT message, title, body FROM operations.deliveries"
         " WHERE status = 'failed' AND attempts < %s AND at BETWEEN %s AND %s AND message LIKE 'alert/%%'",
         [delivery.MOST_ATTEMPTS, now - _RETRY_FOR, now - timedelta(seconds=50)],
     ).fetchall()
     connection.commit()
-    return [(message, title) for message, title in rows]
+    return [(message, title, body) for message, title, body in rows]

@@ -4,7 +4,6 @@ What belongs here: from what is known to causes. What does not: when something i
 (`domain.alerting`), and to whom (`alerts`).
 """
 
-import shutil
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -16,6 +15,7 @@ from tracker_pipeline.operations import instance_state
 from tracker_pipeline.operations.freshness import Checked
 from tracker_pipeline.settings import get_config, get_settings
 from tracker_pipeline.storage.database import Connection
+from tracker_pipeline.storage.lake_store import free_disk_bytes
 
 _BAR_TABLES: Final = {table.name for table in BARS.values()}
 # From half of its symbols on it is the venue that is silent, not the symbols.
@@ -140,11 +140,8 @@ def _of_gaps(connection: Connection) -> list[Cause]:
 
 
 def _of_disk() -> list[Cause]:
-    folder = get_settings().state_folder
-    folder.mkdir(parents=True, exist_ok=True)
-    usage = shutil.disk_usage(folder)
     least = get_config().operations.least_free_disk_gib
-    free_gib = usage.free / 2**30
+    free_gib = free_disk_bytes(get_settings().state_folder) / 2**30
     if free_gib >= least:
         return []
     return [

@@ -17,8 +17,8 @@ MOST_ATTEMPTS: Final = 5
 UNSET: Final = "none"
 
 _CLAIM: Final = """
-INSERT INTO operations.deliveries AS d (message, channel, title, status, attempts, at)
-VALUES (%(message)s, %(channel)s, %(title)s, 'sending', 1, %(now)s)
+INSERT INTO operations.deliveries AS d (message, channel, title, body, status, attempts, at)
+VALUES (%(message)s, %(channel)s, %(title)s, %(body)s, 'sending', 1, %(now)s)
 ON CONFLICT (message, channel) DO UPDATE SET status = 'sending', attempts = d.attempts + 1, at = excluded.at
 WHERE d.status = 'failed' AND d.attempts < %(most)s
 RETURNING attempts
@@ -54,7 +54,7 @@ def deliver(
         return {UNSET: "skipped"}
     outcomes = {}
     for channel in channels:
-        values = {"message": message, "channel": channel.name, "title": title, "now": now}
+        values = {"message": message, "channel": channel.name, "title": title, "body": body, "now": now}
         claimed = connection.execute(_CLAIM, {**values, "most": MOST_ATTEMPTS}).fetchone()
         connection.commit()
         if claimed is None:

@@ -6,7 +6,6 @@ the manifest's and exact.
 What belongs here: figures and their Prometheus form. What does not: HTTP (`commands.health`), judgements (`causes`).
 """
 
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from tracker_pipeline.domain.schemas import TABLES
 from tracker_pipeline.operations import instance_state
 from tracker_pipeline.settings import get_settings
 from tracker_pipeline.storage.database import Connection
+from tracker_pipeline.storage.lake_store import free_disk_bytes
 
 # The planner's estimate; of a table never analyzed, the count of the statistics, which a crash forgets. Where
 # neither is known of a table that has bytes, its number of rows is unknown and left out: it is not 0.
@@ -100,7 +100,7 @@ def collect(connection: Connection, now: datetime) -> Figures:
         deliveries=dict(
             connection.execute("SELECT status, count(*) FROM operations.deliveries GROUP BY 1").fetchall()
         ),
-        free_disk_bytes=shutil.disk_usage(get_settings().state_folder).free,
+        free_disk_bytes=free_disk_bytes(get_settings().state_folder),
     )
 
 

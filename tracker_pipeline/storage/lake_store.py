@@ -152,6 +152,12 @@ def digest(source: BinaryIO) -> str:
     return state.hexdigest()
 
 
+def free_disk_bytes(folder: Path) -> int:
+    """What is free on the disk of a folder, which need not be there yet."""
+    there = next(one for one in (folder, *folder.parents) if one.exists())
+    return shutil.disk_usage(there).free
+
+
 class FolderStore:
     """A folder. Other processes may use it at the same time."""
 
@@ -212,8 +218,7 @@ class FolderStore:
 
     def free_bytes(self) -> int | None:
         """See `LakeStore`."""
-        there = next(folder for folder in (self.root, *self.root.parents) if folder.exists())
-        return shutil.disk_usage(there).free
+        return free_disk_bytes(self.root)
 
     @contextmanager
     def _said_plainly(self, what: str) -> Iterator[None]:

@@ -87,7 +87,9 @@ def test_a_channel_that_refuses_is_tried_again_and_recorded(own_database, hook):
     tick([BROKEN], NOW + 2 * MINUTE)
     tick([BROKEN], NOW + 4 * MINUTE)
     assert deliveries() == [("json-1", "sent", 2)]
-    assert len(hook.received) == 1
+    (received,) = hook.received
+    assert received["title"] == f"🔴 {BROKEN.title}"
+    assert received["message"].startswith(BROKEN.text)
 
 
 def test_a_message_whose_sender_died_is_not_sent_again(own_database, hook, monkeypatch):
@@ -145,7 +147,7 @@ def test_some_dead_symbols_are_one_cause_that_names_them(own_database):
 
 def test_a_full_disk_is_a_cause(own_database, monkeypatch):
     usage = type("Usage", (), {"free": 2**29})
-    monkeypatch.setattr(causes.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
     with connect() as connection:
         (found,) = causes.find(connection, NOW, [])
     assert found.key == "disk"

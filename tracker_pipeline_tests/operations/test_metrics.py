@@ -15,9 +15,14 @@ TABLE = BARS["15m"]
 
 
 def _hot_rows(url: str) -> dict[str, int]:
-    get_settings().state_folder.mkdir(exist_ok=True)  # whose disk is measured
     with psycopg.connect(url) as connection:
         return dict(collect(connection, datetime.now(UTC)).hot_rows)
+
+
+def test_the_disk_is_measured_where_the_database_is_elsewhere_and_no_state_folder_is_there(own_database):
+    assert not get_settings().state_folder.exists()
+    with psycopg.connect(own_database) as connection:
+        assert collect(connection, datetime.now(UTC)).free_disk_bytes > 0
 
 
 def _store_an_outage(url: str) -> None:

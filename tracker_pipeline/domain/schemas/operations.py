@@ -53,6 +53,7 @@ DELIVERIES: Final = Table(
         Column("attempts", T.INT, "tries so far"),
         Column("at", T.TIME, "last try"),
         Column("reason", T.TEXT, "why it was skipped or failed", nullable=True),
+        Column("body", T.TEXT, "Markdown, sent again where a channel refused it; empty where it was skipped"),
     ),
 )
 
