@@ -1,6 +1,6 @@
 """What Dagster itself costs: the hourly job beside its stages as plain functions, backfills, the import.
 
-    python -m benchmarks.operations [--symbols 90] [--whales 1000] [--days 60]
+    python -m benchmarks.operations [--whales 1000] [--days 60] [--history 8]
 
 Everything runs on an embedded Postgres and the local sandbox, in this process or in processes of `dagster`.
 """
@@ -48,59 +48,136 @@ def compare_imports() -> None:
     )
 
 
-def compare_hourly_jobs(defs: Any, instance: Any) -> None:
-    """Today's market partition and the hour just closed: the two jobs of each hour beside their stages."""
+HOURLY = ("market_hourly", "onchain_hourly", "onchain_recheck_hourly", "archive_hourly")
+
+
+def compare_hourly_jobs(defs: Any, instance: Any, days: int) -> None:
+    """All runs that the hourly schedules ask for at this hour, beside their stages as plain functions.
+
+    The store holds what an installation has that has run for `days`: a year of it would make the stages slower, and
+    Dagster no slower. Before each pass the rows of the last hour are taken away, so that each fetches and writes an
+    hour. Both open their clients themselves.
+    """
     now = datetime.now(UTC)
-    hour = f"{now - timedelta(hours=1):%Y-%m-%d-%H}:00"
-    plan = {"market_day": f"{now:%Y-%m-%d}", "onchain_hour": hour}
-    before = f"{now - timedelta(hours=2):%Y-%m-%d-%H}:00"
-
-    def job(name: str, partition: str) -> None:
-        result = defs.resolve_job_def(name).execute_in_process(
-            instance=instance, partition_key=partition, run_config=QUIET, raise_on_error=False
+    hour = now.replace(minute=0, second=0, microsecond=0)
+    first, today = f"{now - timedelta(days=days):%Y-%m-%d}", f"{now:%Y-%m-%d}"
+    spent = seconds(lambda: run_job(defs, instance, "market_day", first, today))
+    print(f"{days + 1} days of the market chain in one run: {spent:.1f} s")
+    hours = [hour_key(hour - timedelta(hours=earlier)) for earlier in (25, 1)]
+    spent = seconds(lambda: run_job(defs, instance, "onchain_hour", *hours))
+    print(f"25 hours of the on-chain one: {spent:.1f} s")
+    asked = asked_for(defs, instance, max(now, hour + timedelta(minutes=5)))
+    for name in HOURLY:
+        print(
+            f"{name} asks for {', '.join(one.partition_key or 'a run' for one in asked[name]) or 'nothing'}"
         )
-        failed = [event.step_key for event in result.all_events if event.event_type_value == "STEP_FAILURE"]
-        assert result.success, f"{name} failed in {failed}"
 
-    # What both need once: servers, instruments, caches.
-    job("market_day", plan["market_day"])
-    job("onchain_hour", before)
     print("the whole hourly job, seconds (median of three, alternating):")
     total = [0.0, 0.0]
-    for name, partition in plan.items():
-        runs, plains = [], []
-        for _ in range(3):
-            runs.append(seconds(lambda name=name, partition=partition: job(name, partition)))
-            plains.append(seconds(lambda name=name, partition=partition: stages(defs, name, partition)))
-        run, plain = statistics.median(runs), statistics.median(plains)
-        total[0] += run
-        total[1] += plain
-        print(f"  {name}: as a job {run:.2f}, its stages as plain functions {plain:.2f}: {run / plain:.2f} x")
+    for name, requests in asked.items():
+        job_name = defs.resolve_schedule_def(name).job_name
+        for partition in [request.partition_key for request in requests]:
+            runs, plains = [], []
+            for _ in range(3):
+                forget_hour(defs, job_name, partition, now)
+                runs.append(seconds(lambda: run_job(defs, instance, job_name, partition, partition)))  # noqa: B023
+                forget_hour(defs, job_name, partition, now)
+                plains.append(seconds(lambda: stages(defs, job_name, partition)))  # noqa: B023
+            run, plain = statistics.median(runs), statistics.median(plains)
+            total[0] += run
+            total[1] += plain
+            print(
+                f"  {job_name}: as a job {run:.2f}, its stages as plain functions {plain:.2f}: {run / plain:.2f} x"
+            )
     overhead = 1 - total[1] / total[0]
     print(f"  together {total[0]:.2f} and {total[1]:.2f}: {total[0] / total[1]:.2f} x (limit 1.5), Dagster's share"
           f" {overhead:.0%}")  # fmt: skip
 
 
-def stages(defs: Any, job_name: str, partition: str) -> None:
+def asked_for(defs: Any, instance: Any, now: datetime) -> dict[str, list[Any]]:
+    """The runs that a tick of each hourly schedule asks for."""
+    import dagster as dg
+
+    found = {}
+    for name in HOURLY:
+        context = dg.build_schedule_context(
+            instance=instance, scheduled_execution_time=now, repository_def=defs.get_repository_def()
+        )
+        found[name] = list(defs.resolve_schedule_def(name).evaluate_tick(context).run_requests or [])
+    return found
+
+
+def hour_key(hour: datetime) -> str:
+    return f"{hour:%Y-%m-%d-%H}:00"
+
+
+def run_job(defs: Any, instance: Any, name: str, first: str | None, last: str | None) -> None:
+    tags = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
+    alone = first == last
+    result = defs.resolve_job_def(name).execute_in_process(
+        instance=instance,
+        partition_key=first if alone else None,
+        tags={} if alone else tags,
+        run_config=QUIET,
+        raise_on_error=False,
+    )
+    failed = [event.step_key for event in result.all_events if event.event_type_value == "STEP_FAILURE"]
+    assert result.success, f"{name} failed in {failed}"
+
+
+def forget_hour(defs: Any, job_name: str, partition: str | None, now: datetime) -> None:
+    """Take the rows of the last hour away from the tables of a job."""
+    from tracker_pipeline.storage import io_managers, scan
+    from tracker_pipeline.storage.database import connect, identifier
+
+    if partition is None or job_name == "archiving":
+        return
+    since = datetime.fromisoformat(partition[:10]).replace(tzinfo=UTC)
+    hour = now.replace(minute=0, second=0, microsecond=0) - timedelta(hours=0 if ":" in partition else 1)
+    nodes = {node.name for node in defs.resolve_job_def(job_name).graph.nodes_in_topological_order}
+    for asset in defs.assets:
+        if not asset.is_executable or asset.op.name not in nodes or asset.partitions_def is None:
+            continue
+        table = io_managers.table_of(asset.key)
+        time_column = table.time_column or ""
+        if table.store == "postgres":
+            with connect() as connection:
+                statement = f"DELETE FROM {identifier(table).as_string(None)} WHERE {time_column} >= %s"
+                connection.execute(statement, [max(since, hour)])
+        else:
+            rows = scan(table.name, since, since + timedelta(days=1)).collect()
+            kept = rows.filter(rows.get_column(time_column) < hour)
+            io_managers.store_day(table, since.date(), kept, run_id="forgotten")
+
+
+def stages(defs: Any, job_name: str, partition: str | None) -> None:
     """The job's assets and checks in their order, computed and stored without Dagster's machinery."""
+    from tracker_pipeline.resources.clients import ChainResource, ExchangeResource
+
     ordered = [node.name for node in defs.resolve_job_def(job_name).graph.nodes_in_topological_order]
     assets = {asset.op.name: asset for asset in defs.assets if asset.is_executable}
     by_key = {asset.key: asset for asset in assets.values()}
     checks = {check.op.name: check for check in defs.asset_checks}
-    resources = {name: defs.resources[name] for name in ("exchange", "chain")}
+    resources = {"exchange": ExchangeResource.configured(), "chain": ChainResource.configured()}
     for name in ordered:
         if name in assets:
             _asset(assets[name], partition, resources)
         else:
-            check = checks[name]
-            asset = by_key[next(iter(check.check_keys)).asset_key]
-            partitioned = asset.partitions_def is not None
-            function = check.op.compute_fn.decorated_fn
-            context = PlainContext(asset, partition if partitioned else None)
-            function(context, **_given(function, resources))
+            _check(checks[name], by_key, partition, resources)
+    for resource in resources.values():
+        resource.teardown_after_execution(None)
 
 
-def _asset(asset: Any, partition: str, resources: dict[str, Any]) -> None:
+def _check(check: Any, by_key: dict[Any, Any], partition: str | None, resources: dict[str, Any]) -> None:
+    asset = by_key[next(iter(check.check_keys)).asset_key]
+    function = check.op.compute_fn.decorated_fn
+    context = PlainContext(asset, partition if asset.partitions_def is not None else None)
+    found = function(context, **_given(function, resources))
+    for result in found if inspect.isgenerator(found) else [found]:
+        assert result.passed or result.severity.name == "WARN", result
+
+
+def _asset(asset: Any, partition: str | None, resources: dict[str, Any]) -> None:
     from tracker_pipeline.storage import io_managers
 
     partitioned = asset.partitions_def is not None
@@ -230,7 +307,7 @@ def compare_batches(instance: Any, days: int) -> None:
 
 
 @contextmanager
-def installation(symbols: int, whales: int) -> Iterator[None]:
+def installation(whales: int) -> Iterator[None]:
     """A state folder with its own Postgres and sandbox."""
     from tracker_pipeline.resources.sandbox_process import SandboxProcess
 
@@ -242,19 +319,18 @@ def installation(symbols: int, whales: int) -> Iterator[None]:
         os.environ["TRACKER_CONFIG"] = str(config)
         sandbox = SandboxProcess(Path(home), ("--whales", str(whales)))
         sandbox.start()
-        del symbols
         yield
         sandbox.stop_if_unused()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--symbols", type=int, default=90)
     parser.add_argument("--whales", type=int, default=1_000)
-    parser.add_argument("--days", type=int, default=60)
+    parser.add_argument("--days", type=int, default=60, help="of the backfills")
+    parser.add_argument("--history", type=int, default=8, help="days of the market chain before the hour")
     given = parser.parse_args()
     compare_imports()
-    with installation(given.symbols, given.whales):
+    with installation(given.whales):
         from tracker_pipeline.commands.project import shared_instance
         from tracker_pipeline.definitions import defs
         from tracker_pipeline.storage.database import ready_url
@@ -262,7 +338,7 @@ def main() -> None:
         ready_url()
         with shared_instance() as instance:
             compare_batches(instance, given.days)
-            compare_hourly_jobs(defs, instance)
+            compare_hourly_jobs(defs, instance, given.history)
         compare_backfills(given.days)
 
 
