@@ -141,7 +141,12 @@ def file_proof(path: Path, fields: Sequence[Field], key: Sequence[str], time_col
     def proof_of(groups: Sequence[int]) -> Proof:
         with pq.ParquetFile(path, metadata=metadata) as file:
             names = [field.name for field in fields]
-            batches = file.iter_batches(batch_rows, groups, columns=names, use_threads=False)
+            # A group at a time: asked for all of them, the reader takes the whole file into memory ahead.
+            batches = (
+                batch
+                for group in groups
+                for batch in file.iter_batches(batch_rows, [group], columns=names, use_threads=False)
+            )
             return batches_proof(batches, fields, key, time_column)
 
     # Each side holds a decoded column of a row group, 50 MB of wide rows: those have one.
