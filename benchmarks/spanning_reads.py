@@ -1,20 +1,26 @@
 """Reads of 1m bars over hot and cold rows: `scan` against the same rows in one Postgres table, side by side.
 
     python -m benchmarks.spanning_reads [--symbols 90] [--days 181] [--hot-days 1] [--repeat 5]
+        [--home FOLDER] [--only NAME]
 
-90 symbols of 181 days are 23,457,600 bars. The peer is one table with the key (venue, symbol, ts) and an index on ts,
-vacuumed, read through the same Arrow driver on an open connection. Ours has the last days in Postgres and the others
-in one file a day, written by the archive's own writer and listed by the manifest. Prints medians, ratios and whether
-each target is met; the answers of both sides are compared first. Takes about six minutes and 8 GB of disk.
+90 symbols of 181 days are 23,457,600 bars. The peer is one table with the key (venue, symbol, ts) and an index on
+ts, vacuumed, read through the same Arrow driver by one statement on an open connection. Ours has the last days in
+Postgres and the others in one file a day, written by the archive's own writer and listed by the manifest. A window is
+read again and again, so that both sides have it in memory, or another one of the whole table each time. Prints
+medians, ratios and whether each target is met; the answers of both sides are compared first. Takes about six minutes
+and 8 GB of disk.
 """
 
 import argparse
 import os
+import random
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -29,12 +35,11 @@ from tracker_pipeline.storage import manifest, scan
 from tracker_pipeline.storage.archive_policy import get_policies
 from tracker_pipeline.storage.catalogue import live_table
 from tracker_pipeline.storage.column_forms import fields_of
-from tracker_pipeline.storage.database import connect
+from tracker_pipeline.storage.database import connect, open_arrow_connection
 from tracker_pipeline.storage.hot_partitions import ensure_partitions
 from tracker_pipeline.storage.lake_store import lake_store
 from tracker_pipeline.storage.part_copy import schema_of
 from tracker_pipeline.storage.part_writer import PartWriter, in_file_form
-from tracker_pipeline.storage.snapshots import snapshot
 
 TABLE = BARS["1m"]
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -57,16 +62,21 @@ def main() -> None:
     parser.add_argument("--days", type=int, default=181)
     parser.add_argument("--hot-days", type=int, default=1)
     parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--home", type=Path, help="where both sides are kept for the next run")
+    parser.add_argument("--only", default="", help="only reads whose name has this in it")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        home = Path(folder)
+        home = (options.home or Path(folder)).absolute()
         os.environ.update(TRACKER_HOME=str(home / "home"), TRACKER_SETTING="sandbox")
         server = EmbeddedPostgres(home / "postgres")
         server.start()
         os.environ["TRACKER_DATABASE_URL"] = server.url
+        built = home / "built"
         try:
-            build(options.symbols, options.days, options.hot_days)
-            report(options.days, options.hot_days, options.repeat)
+            if not built.exists():
+                build(options.symbols, options.days, options.hot_days)
+                built.touch()
+            report(options.symbols, options.days, options.hot_days, options.repeat, options.only)
         finally:
             server.stop_if_unused()
 
@@ -177,25 +187,47 @@ def make_cold(connection, frame: pl.DataFrame, day: int) -> None:
     manifest.add_part(connection, part)
 
 
+_peers = threading.local()
+
+
 def peer(statement: str) -> pl.DataFrame:
-    """Read the one table."""
-    with snapshot() as moment:
-        return moment.read(statement)
+    """Read the one table, by the connection that each thread keeps open."""
+    if not hasattr(_peers, "connection"):
+        _peers.connection = open_arrow_connection()
+        _peers.connection.adbc_connection.set_autocommit(True)
+    with _peers.connection.cursor() as cursor:
+        cursor.execute(statement)
+        return pl.DataFrame(cursor.fetch_arrow_table())
 
 
-def window(
-    start: datetime, symbol: str = ONE
-) -> tuple[Callable[[], pl.DataFrame], Callable[[], pl.DataFrame]]:
-    """24 h of a symbol: the peer's read and ours."""
-    names = ", ".join(COLUMNS)
-    statement = (
-        f"SELECT {names} FROM peer.bars WHERE venue = 'bybit' AND symbol = '{symbol}'"
+def peers_day(start: datetime, symbol: str) -> pl.DataFrame:
+    """24 h of a symbol out of the one table."""
+    return peer(
+        f"SELECT {', '.join(COLUMNS)} FROM peer.bars WHERE venue = 'bybit' AND symbol = '{symbol}'"
         f" AND ts >= '{start}' AND ts < '{start + DAY}'"
     )
+
+
+def our_day(start: datetime, symbol: str) -> pl.DataFrame:
+    """24 h of a symbol by `scan`."""
     predicate = (pl.col("venue") == "bybit") & (pl.col("symbol") == symbol)
-    return lambda: peer(statement), lambda: scan(
-        TABLE.name, start, start + DAY, columns=COLUMNS, predicate=predicate
-    ).collect()
+    return scan(TABLE.name, start, start + DAY, columns=COLUMNS, predicate=predicate).collect()
+
+
+def window(start: datetime) -> tuple[Callable[[], pl.DataFrame], Callable[[], pl.DataFrame]]:
+    """24 h of a symbol, the same each time: the peer's read and ours."""
+    return lambda: peers_day(start, ONE), lambda: our_day(start, ONE)
+
+
+def windows(days: int, symbols: int) -> tuple[Callable[[], pl.DataFrame], Callable[[], pl.DataFrame]]:
+    """24 h of any symbol at any time, another each time: the peer's read and ours of the same ones."""
+    rng = random.Random(7)
+    minutes = range((days - 1) * 1_440)
+    chosen = [
+        (START + rng.choice(minutes) * MINUTE, f"C{rng.randrange(symbols):02}/USDT") for _ in range(1_000)
+    ]
+    theirs, ours = cycle(chosen), cycle(chosen)
+    return lambda: peers_day(*next(theirs)), lambda: our_day(*next(ours))
 
 
 def daily(
@@ -220,21 +252,24 @@ def daily(
     return lambda: peer(statement), ours
 
 
-def report(days: int, hot_days: int, repeat: int) -> None:
-    """Compare and measure every pair of reads."""
+def report(symbols: int, days: int, hot_days: int, repeat: int, only: str) -> None:
+    """Compare and measure every pair of reads, or those of a name."""
     cut = START + (days - hot_days) * DAY
     pairs = {
         "24 h of one symbol, hot": (window(START + (days - 1) * DAY), 1.0),
         "24 h of one symbol, across the cut": (window(cut - DAY / 2), 1.0),
         "24 h of one symbol, 3 months old": (window(START + (days // 2) * DAY + DAY / 4), 1.0),
+        "24 h of one symbol, any of all, another each time": (windows(days, symbols), 1.0),
         "90 days to daily, one symbol": (daily(cut - 90 * DAY, ONE), 8.0),
         "90 days to daily, all symbols": (daily(cut - 90 * DAY, None), 10.0),
         "90 days to daily, all symbols, to now": (daily(START + (days - 90) * DAY, None), 10.0),
     }
     for name, ((theirs, ours), target) in pairs.items():
+        if only not in name:
+            continue
         equal(name, theirs(), ours())
         rounds = repeat if "all symbols" in name else 6 * repeat
-        seconds = medians({"one table": theirs, "scan": ours}, rounds)
+        seconds = medians({"one table": theirs, "scan": ours}, rounds, clock=time.perf_counter)
         print(f"{name}: one table {seconds['one table'] * 1e3:.1f} ms, scan {seconds['scan'] * 1e3:.1f} ms")
         verdict(name, seconds["one table"] / seconds["scan"], target, at_least=True)
     concurrently(cut)

@@ -20,7 +20,8 @@ from tracker_pipeline.resources.errors import PermanentError, PipelineError
 from tracker_pipeline.storage.pushdown import conditions_of_arrow
 from tracker_pipeline.storage.relations import Relation, known_tables, relation_of
 from tracker_pipeline.storage.snapshots import Snapshot, snapshot
-from tracker_pipeline.storage.spanning import Wanted, hot_tables, read
+from tracker_pipeline.storage.spanning import hot_tables, read
+from tracker_pipeline.storage.wanted import Wanted
 
 # DuckDB's widest exact types. A balance beyond 2^127 fails the query rather than being rounded.
 _CASTS = {ColumnType.WEI: "HUGEINT", ColumnType.NUMERIC: "DECIMAL(38, 10)"}

@@ -16,7 +16,6 @@ from typing import Final
 
 import polars as pl
 import pyarrow as pa
-from psycopg import sql
 
 from tracker_pipeline.domain.schemas import BARS, TABLES, ColumnType, Table
 from tracker_pipeline.resources.errors import PermanentError
@@ -26,6 +25,7 @@ from tracker_pipeline.storage.catalogue import LiveColumn, LiveTable, live_table
 from tracker_pipeline.storage.column_forms import Field, Kind, can_be_special, fields_of, special_values
 from tracker_pipeline.storage.database import Connection, connect
 from tracker_pipeline.storage.lake_store import lake_store
+from tracker_pipeline.storage.pushdown import quoted
 
 _AS_TEXT = {ColumnType.NUMERIC, ColumnType.WEI, ColumnType.JSON}
 # Views over hot bars of all timeframes, which Postgres answers.
@@ -100,7 +100,7 @@ def _file_columns(path: str) -> tuple[str, ...]:
 def _declared(name: str) -> Relation:
     table = TABLES[name]
     hot = {
-        column.name: f"{_quoted(column.name)}::text" if column.type in _AS_TEXT else _quoted(column.name)
+        column.name: f"{quoted(column.name)}::text" if column.type in _AS_TEXT else quoted(column.name)
         for column in table.columns
     }
     return Relation(
@@ -131,7 +131,7 @@ def _bar_view(name: str) -> Relation:
     return Relation(
         name=name,
         columns=columns,
-        hot={column: _quoted(column) for column in columns},
+        hot={column: quoted(column) for column in columns},
         key=(),
         time_column=None,
         corrects=False,
@@ -203,13 +203,9 @@ def _polars_type(column: LiveColumn, field: Field) -> pl.DataType:
 
 def _hot_value(column: LiveColumn, field: Field) -> str:
     """SQL of a value in a form that the driver gives to Polars unchanged."""
-    quoted = _quoted(column.name)
+    value = quoted(column.name)
     if field.kind is Kind.SCALED:
-        return f"(CASE WHEN {quoted} <> 'NaN' THEN {quoted} END)::text"
+        return f"(CASE WHEN {value} <> 'NaN' THEN {value} END)::text"
     if can_be_special(column):
-        return field.select.replace(quoted, f"(CASE WHEN NOT ({special_values(column)}) THEN {quoted} END)")
+        return field.select.replace(value, f"(CASE WHEN NOT ({special_values(column)}) THEN {value} END)")
     return field.select
-
-
-def _quoted(name: str) -> str:
-    return sql.Identifier(name).as_string(None)

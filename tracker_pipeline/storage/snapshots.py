@@ -6,8 +6,9 @@ What belongs here: how a consistent read begins, ends and fails. What does not: 
 import atexit
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from typing import Any, Final
 
 import polars as pl
@@ -45,22 +46,29 @@ class Snapshot:
     def __init__(self, cursor: Any) -> None:
         self._cursor = cursor
 
-    def read(self, statement: str | sql.Composable, *, few: bool = False) -> pl.DataFrame:
+    def read(self, statement: str) -> pl.DataFrame:
         """The rows of a SELECT. Constants are written out, so that the driver reads by COPY.
-
-        Args:
-            statement: the SELECT.
-            few: few rows are expected, which take fewer messages without COPY.
 
         Raises:
             PermanentError: the statement names what does not exist or may not be read.
             TransientError: the database broke off.
         """
-        text = statement if isinstance(statement, str) else statement.as_string(None)
         with said_plainly():
-            self._cursor.adbc_statement.set_options(**{_USE_COPY: "false" if few else "true"})
-            self._cursor.execute(text)
+            self._cursor.adbc_statement.set_options(**{_USE_COPY: "true"})
+            self._cursor.execute(statement)
             return pl.DataFrame(self._cursor.fetch_arrow_table())
+
+    def read_few(self, statement: str, *, by_copy: bool = False) -> pl.DataFrame:
+        """What `read` returns, where the messages cost more than the rows; Ctrl-C waits for its end.
+
+        Preparing is left out, and COPY unless asked for: it takes 0.1 ms more for no row, 0.3 ms less for 1,440.
+        """
+        with said_plainly():
+            asked = self._cursor.adbc_statement
+            asked.set_options(**{_USE_COPY: "true" if by_copy else "false"})
+            asked.set_sql_query(statement)
+            rows, _ = asked.execute_query()
+            return pl.DataFrame(rows)
 
 
 @contextmanager
@@ -80,9 +88,9 @@ def snapshot(*tables: tuple[str, str]) -> Iterator[Snapshot]:
 @contextmanager
 def arrow_transaction(*tables: tuple[str, str]) -> Iterator[Any]:
     """A cursor in a read-only transaction that has locked `tables`; without any it has no snapshot yet."""
-    connection = _connections.take(_beginning(tables))
+    connection, cursor = _connections.take(_beginning(tables))
     try:
-        with connection.cursor() as cursor:
+        with cursor:
             yield cursor
             with said_plainly():
                 _send(cursor, "COMMIT")
@@ -93,7 +101,8 @@ def arrow_transaction(*tables: tuple[str, str]) -> Iterator[Any]:
     _connections.give_back(connection)
 
 
-def _beginning(tables: Sequence[tuple[str, str]]) -> str:
+@cache
+def _beginning(tables: tuple[tuple[str, str], ...]) -> str:
     """The transaction, its locks and the wait for partitions in one message. The wait is what takes the snapshot."""
     if not tables:
         return _BEGIN
@@ -116,7 +125,7 @@ def said_plainly() -> Iterator[None]:
 
     try:
         yield
-    except driver.Error as error:
+    except (driver.Error, pl.exceptions.ComputeError) as error:
         text = " ".join(str(error).split())[:300]
         if reason := _PERMANENT.get(getattr(error, "sqlstate", None) or ""):
             raise PermanentError(f"{reason}: {text}") from error
@@ -132,11 +141,11 @@ class _Connections:
         self._idle: list[Any] = []
         atexit.register(self.close)
 
-    def take(self, beginning: str) -> Any:
-        """A connection in a transaction that began so."""
+    def take(self, beginning: str) -> tuple[Any, Any]:
+        """A connection in a transaction that began so, and a cursor of it."""
         while (connection := self._pop()) is not None:
             try:
-                _begin(connection, beginning)
+                return connection, _begun(connection, beginning)
             except Exception as error:
                 with suppress(Exception):
                     connection.close()
@@ -144,17 +153,14 @@ class _Connections:
                     with said_plainly():
                         raise
                 self.close()  # the server was restarted, or ended it: so it did the others
-            else:
-                return connection
         with said_plainly():
             connection = self._open()
             try:
-                _begin(connection, beginning)
+                return connection, _begun(connection, beginning)
             except Exception:
                 with suppress(Exception):
                     connection.close()
                 raise
-        return connection
 
     def give_back(self, connection: Any) -> None:
         """Let a connection rest that has ended its transaction."""
@@ -199,9 +205,15 @@ def _identity() -> tuple[str, int]:
     return ready_url(), os.getpid()
 
 
-def _begin(connection: Any, beginning: str) -> None:
-    with connection.cursor() as cursor:
+def _begun(connection: Any, beginning: str) -> Any:
+    """A cursor in a transaction that began so."""
+    cursor = connection.cursor()
+    try:
         _send(cursor, beginning)
+    except BaseException:
+        cursor.close()
+        raise
+    return cursor
 
 
 def _refuses(error: Exception) -> bool:

@@ -5,43 +5,22 @@ commits meanwhile is seen either wholly or not at all. A hot row stands before a
 correction that the archive has not taken yet.
 
 What belongs here: reads over both. What does not: moving rows (`archive`), SQL for people (`query`), which filters
-reach the stores (`pushdown`).
+reach the stores (`pushdown`), a few days of one key (`narrow`).
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 
 import polars as pl
-from psycopg import sql
 
-from tracker_pipeline.storage.pushdown import Condition, conditions_of
+from tracker_pipeline.storage import narrow
+from tracker_pipeline.storage.pushdown import Condition, filter_of
 from tracker_pipeline.storage.relations import Relation, relation_of
 from tracker_pipeline.storage.snapshots import Snapshot, snapshot
+from tracker_pipeline.storage.wanted import Wanted, bounds, hot_conditions, parts_statement, rows_statement
 
-# A week of minute bars of one symbol is 10,080 rows: more are faster by COPY.
-_NARROW = timedelta(days=8)
-_FEW_DAYS = timedelta(days=100)  # within so many, moments of one time of day are written out
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What is wanted of a table.
-
-    Attributes:
-        start: earliest moment, aware; None from the beginning.
-        end: first moment that is not wanted, aware; None to the end.
-        columns: in this order; None for all.
-        conditions: that each row fulfils; more may be filtered afterwards.
-        at: time of the UTC day; rows of other times are not wanted.
-    """
-
-    start: datetime | None = None
-    end: datetime | None = None
-    columns: Sequence[str] | None = None
-    conditions: Sequence[Condition] = ()
-    at: time | None = None
 
 
 def scan(
@@ -55,8 +34,9 @@ def scan(
 ) -> pl.LazyFrame:
     """Rows of `table` in [start, end), hot and cold as one, each key once.
 
-    The table is read as it is now, whenever the frame is collected: its hot rows at once, its files at collection. A
-    file that is replaced meanwhile stays for another day (`sweeping.GRACE`).
+    The table is read as it is now, whenever the frame is collected: its hot rows at once, its files at collection, or
+    at once as well where a few days of one key are asked for. A file that is replaced meanwhile stays for another day
+    (`sweeping.GRACE`).
 
     Args:
         table: schema and table, such as `market.ohlc_15m`.
@@ -82,9 +62,13 @@ def scan(
     needed = [*kept, *(() if predicate is None else predicate.meta.root_names())]
     if unknown := sorted(set(needed) - set(relation.columns)):
         raise KeyError(f"{table} has no column {', '.join(unknown)}")
-    wanted = Wanted(start, end, list(dict.fromkeys(needed)), conditions_of(predicate), at)
+    asked = filter_of(predicate)
+    wanted = Wanted(start, end, kept, asked.conditions, at)
+    if asked.whole and (series := narrow.series_of(relation, wanted)):
+        return narrow.read(relation, wanted, series).lazy()
+    wanted = replace(wanted, columns=list(dict.fromkeys(needed)))
     with snapshot(*hot_tables(relation)) as moment:
-        rows = (_read_narrow if _is_narrow(relation, wanted) else read)(moment, relation, wanted)
+        rows = read(moment, relation, wanted)
     return rows.select(kept) if predicate is None else rows.filter(predicate).select(kept)
 
 
@@ -95,7 +79,7 @@ def hot_tables(relation: Relation) -> list[tuple[str, str]]:
 
 def read(moment: Snapshot, relation: Relation, wanted: Wanted) -> pl.LazyFrame:
     """The rows as the snapshot sees them; those that fail a condition may be among them still."""
-    names, conditions = _names(relation, wanted), _reaching(relation, wanted)
+    names, conditions = wanted.names(relation), wanted.reaching(relation)
     days, paths = _live_parts(moment, relation, wanted)
     # Where all conditions are on the key, the rows that are read anyway tell which keys are corrected.
     told = bool(paths) and relation.corrects and _judge_keys_alone(relation, conditions)
@@ -106,24 +90,11 @@ def read(moment: Snapshot, relation: Relation, wanted: Wanted) -> pl.LazyFrame:
         corrected = (
             hot.select(relation.key) if told else _corrected_keys(moment, relation, wanted, days, conditions)
         )
-    return _together(relation, wanted, days, paths, hot, corrected)
-
-
-def _together(
-    relation: Relation,
-    wanted: Wanted,
-    days: Collection[date],
-    paths: Sequence[str],
-    hot: pl.DataFrame | None,
-    corrected: pl.DataFrame | None,
-) -> pl.LazyFrame:
-    """Cold rows without those that a hot one corrects, and hot rows."""
-    names = _names(relation, wanted)
     if not paths:
         empty = pl.LazyFrame(schema={n: relation.columns[n] for n in names})
         return empty if hot is None else hot.lazy().select(names)
     cold = relation.cold(paths)
-    for condition in (*_within(relation, wanted), *(c.as_polars() for c in _reaching(relation, wanted))):
+    for condition in (*_within(relation, wanted), *(c.as_polars() for c in conditions)):
         cold = cold.filter(condition)
     if hot is None:
         return cold.select(names)
@@ -134,61 +105,6 @@ def _together(
     return pl.concat([cold.select(names), hot.lazy().select(names)])
 
 
-def _names(relation: Relation, wanted: Wanted) -> list[str]:
-    return list(relation.columns) if wanted.columns is None else list(wanted.columns)
-
-
-def _reaching(relation: Relation, wanted: Wanted) -> list[Condition]:
-    """The conditions that both stores judge like Polars."""
-    return [
-        c for c in wanted.conditions if c.column in relation.columns and c.fits(relation.columns[c.column])
-    ]
-
-
-def _is_narrow(relation: Relation, wanted: Wanted) -> bool:
-    """Whether a few days of a few keys are wanted, so that the messages cost more than the rows."""
-    if relation.declared is None or not relation.hot or wanted.start is None or wanted.end is None:
-        return False
-    conditions = _reaching(relation, wanted)
-    leading = {c.column for c in conditions if c.operator == "=" and c.column in relation.key[:-1]}
-    return (
-        wanted.end - wanted.start <= _NARROW
-        and leading == set(relation.key[:-1])
-        and _judge_keys_alone(relation, conditions)
-    )
-
-
-def _read_narrow(moment: Snapshot, relation: Relation, wanted: Wanted) -> pl.LazyFrame:
-    """Few rows, so that each message, column and plan counts: text of the key is what was asked for, and not fetched.
-
-    One statement for files and rows would save a message and lose as much to the column of paths that it adds.
-    """
-    conditions = _reaching(relation, wanted)
-    given = {c.column: c.values[0] for c in conditions if c.operator == "=" and isinstance(c.values[0], str)}
-    parts = moment.read(_parts_statement(relation, wanted), few=True)
-    days, paths = parts.get_column("data_day").to_list(), parts.get_column("path").to_list()
-    names = list(dict.fromkeys([*_names(relation, wanted), *relation.key]))
-    fetched = [name for name in names if name not in given]
-    found = moment.read(
-        _select_statement(relation, fetched, _hot_conditions(relation, wanted, conditions)), few=True
-    )
-    if paths and not found.height:
-        return _together(relation, wanted, days, paths, None, None)
-    typed = [
-        (pl.lit(given[n]) if n in given else pl.col(n)).cast(relation.columns[n]).alias(n) for n in names
-    ]
-    rows = found.lazy().select(typed)
-    # The index has them in order, but does not promise it; all but the last column of the key are the same anyway.
-    if not found.get_column(relation.key[-1]).is_sorted():
-        rows = rows.sort(relation.key[-1])
-    if not paths:
-        return rows.select(_names(relation, wanted))
-    hot = rows.collect()
-    return _together(
-        relation, wanted, days, paths, hot, hot.select(relation.key) if relation.corrects else None
-    )
-
-
 def _judge_keys_alone(relation: Relation, conditions: Sequence[Condition]) -> bool:
     return relation.time_column in relation.key and all(c.column in relation.key for c in conditions)
 
@@ -197,17 +113,8 @@ def _live_parts(moment: Snapshot, relation: Relation, wanted: Wanted) -> tuple[C
     """Days and files of the parts that may hold rows of the window."""
     if relation.time_column is None:
         return [], []
-    found = moment.read(_parts_statement(relation, wanted))
+    found = moment.read_few(parts_statement(relation, wanted))
     return found.get_column("data_day").to_list(), found.get_column("path").to_list()
-
-
-def _parts_statement(relation: Relation, wanted: Wanted) -> sql.Composed:
-    first = wanted.start.astimezone(UTC).date() if wanted.start else date.min
-    last = (wanted.end - timedelta(microseconds=1)).astimezone(UTC).date() if wanted.end else date.max
-    return sql.SQL(
-        "SELECT data_day, path FROM archive.batches WHERE table_name = {} AND state = 'live'"
-        " AND data_day BETWEEN {}::date AND {}::date ORDER BY data_day, batch_id"
-    ).format(sql.Literal(relation.name), sql.Literal(first.isoformat()), sql.Literal(last.isoformat()))
 
 
 def _hot_rows(
@@ -217,28 +124,8 @@ def _hot_rows(
     names: Sequence[str],
     conditions: Sequence[Condition],
 ) -> pl.DataFrame:
-    rows = _select(moment, relation, names, _hot_conditions(relation, wanted, conditions))
+    rows = _select(moment, relation, names, hot_conditions(relation, wanted, conditions))
     return rows.sort(relation.key) if relation.key and set(relation.key) <= set(names) else rows
-
-
-def _hot_conditions(
-    relation: Relation, wanted: Wanted, conditions: Sequence[Condition]
-) -> list[sql.Composable]:
-    """The conditions on hot rows, the window among them."""
-    chosen = [*_bounds(relation, wanted.start, wanted.end), *(c.as_sql() for c in conditions)]
-    return chosen if wanted.at is None else [*chosen, _at_time_of_day(relation, wanted, wanted.at)]
-
-
-def _at_time_of_day(relation: Relation, wanted: Wanted, at: time) -> sql.Composable:
-    """The moments themselves where they are few: Postgres takes twice as long to ask each row for its time of day."""
-    column, start, end = relation.time_column or "", wanted.start, wanted.end
-    if start is not None and end is not None and end - start <= _FEW_DAYS:
-        first = datetime.combine(start.astimezone(UTC).date(), at, UTC)
-        moments = (first + timedelta(days=day) for day in range(_FEW_DAYS.days + 1))
-        if within := tuple(moment for moment in moments if start <= moment < end):
-            return Condition(column, "in", within).as_sql()
-    time_of_day = sql.SQL("({} AT TIME ZONE 'UTC')::time = {}::time")
-    return time_of_day.format(sql.Identifier(column), sql.Literal(at.isoformat()))
 
 
 def _corrected_keys(
@@ -253,12 +140,12 @@ def _corrected_keys(
     Only conditions on the key narrow them: a correction counts even if its new values fail the others, since its old
     ones must not come back.
     """
-    bounds: list[sql.Composable] = []
+    window: list[str] = []
     if relation.time_column in relation.key:
         first, last = datetime.combine(min(days), time(), UTC), _after(days)
-        bounds = _bounds(relation, max(first, wanted.start or first), min(last, wanted.end or last))
+        window = bounds(relation, max(first, wanted.start or first), min(last, wanted.end or last))
     of_key = [c.as_sql() for c in conditions if c.column in relation.key]
-    return _select(moment, relation, relation.key, [*bounds, *of_key])
+    return _select(moment, relation, relation.key, [*window, *of_key])
 
 
 def _after(days: Collection[date]) -> datetime:
@@ -267,32 +154,10 @@ def _after(days: Collection[date]) -> datetime:
 
 
 def _select(
-    moment: Snapshot, relation: Relation, names: Sequence[str], conditions: Sequence[sql.Composable]
+    moment: Snapshot, relation: Relation, names: Sequence[str], conditions: Sequence[str]
 ) -> pl.DataFrame:
-    statement = _select_statement(relation, names, conditions)
+    statement = rows_statement(relation, names, conditions)
     return moment.read(statement).cast({name: relation.columns[name] for name in names})
-
-
-def _select_statement(
-    relation: Relation,
-    names: Sequence[str],
-    conditions: Sequence[sql.Composable],
-) -> sql.Composed:
-    columns = [sql.SQL("{} AS {}").format(sql.SQL(relation.hot[n]), sql.Identifier(n)) for n in names]
-    statement = sql.SQL("SELECT {} FROM {}").format(
-        sql.SQL(", ").join(columns), sql.Identifier(*relation.qualified)
-    )
-    if conditions:
-        statement += sql.SQL(" WHERE {}").format(sql.SQL(" AND ").join(conditions))
-    return statement
-
-
-def _bounds(relation: Relation, start: datetime | None, end: datetime | None) -> list[sql.Composable]:
-    column = relation.time_column or ""
-    given = [(">=", start), ("<", end)]
-    return [
-        Condition(column, operator, (moment,)).as_sql() for operator, moment in given if moment is not None
-    ]
 
 
 def _within(relation: Relation, wanted: Wanted) -> list[pl.Expr]:
@@ -302,14 +167,14 @@ def _within(relation: Relation, wanted: Wanted) -> list[pl.Expr]:
         column = column.cast(pl.Datetime("us")).dt.replace_time_zone(
             "UTC"
         )  # without zone it is UTC by declaration
-    bounds = []
+    asked = []
     if wanted.start is not None:
-        bounds.append(column >= _moment(wanted.start))
+        asked.append(column >= _moment(wanted.start))
     if wanted.end is not None:
-        bounds.append(column < _moment(wanted.end))
+        asked.append(column < _moment(wanted.end))
     if wanted.at is not None:
-        bounds.append(column.dt.time() == wanted.at)
-    return bounds
+        asked.append(column.dt.time() == wanted.at)
+    return asked
 
 
 def _moment(value: datetime) -> pl.Expr:

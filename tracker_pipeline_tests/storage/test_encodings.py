@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-import pyarrow
+import pyarrow as pa
 import pyarrow.parquet
+import pytest
 
 from tracker_pipeline.storage.lake import write_parquet
-from tracker_pipeline.storage.part_writer import choose_encodings
+from tracker_pipeline.storage.part_writer import choose_encodings, group_begins
 
 ROWS = 20_000
 
@@ -68,3 +69,22 @@ def test_text_that_comes_again_is_kept_once_though_its_first_rows_hardly_repeat(
         rows.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(TEXTS)
     )
     assert (dictionaries, encodings) == (["wallet"], {"signature": "DELTA_LENGTH_BYTE_ARRAY"})
+
+
+@pytest.mark.parametrize(
+    ("rows_of_keys", "begins"),
+    [
+        ([1_440] * 9, [0, 5_760, 11_520]),
+        ([40_000, 1_000, 7_000], [0, 16_384, 32_768, 40_000, 41_000]),
+        ([96], [0]),
+        ([], [0]),
+    ],
+)
+def test_row_groups_begin_with_a_key_unless_it_is_long(rows_of_keys: list[int], begins: list[int]) -> None:
+    symbols = [None, *(f"C{number}" for number in range(len(rows_of_keys)))]
+    repeated = [symbol for symbol, rows in zip(symbols, rows_of_keys, strict=False) for _ in range(rows)]
+    keys = pa.table(
+        {"venue": pa.array(["bybit"] * len(repeated), pa.string()), "symbol": pa.array(repeated, pa.string())}
+    )
+    assert group_begins(keys) == begins
+    assert group_begins(keys.select([])) == list(range(0, max(keys.num_rows, 1), 16_384))
