@@ -136,7 +136,10 @@ def group_begins(keys: pa.Table) -> list[int]:
     begins = [0]
     while True:
         begin = begins[-1]
-        fitting, next_end = ends[ends <= begin + _SMALL_GROUP_ROWS], ends[ends > begin].min()
+        fitting, next_end = (
+            ends[ends <= begin + _SMALL_GROUP_ROWS],
+            ends[ends > begin].min(initial=keys.num_rows),
+        )
         end = max(fitting.max(initial=0), min(next_end, begin + _GROUP_ROWS))
         if end >= keys.num_rows:
             return begins

@@ -55,6 +55,8 @@ class Snapshot:
         """
         with said_plainly():
             self._cursor.adbc_statement.set_options(**{_USE_COPY: "true"})
+            # The cursor itself leaves this out where the statement is the last one that it prepared.
+            self._cursor.adbc_statement.set_sql_query(statement)
             self._cursor.execute(statement)
             return pl.DataFrame(self._cursor.fetch_arrow_table())
 
