@@ -24,6 +24,7 @@ SOURCES: Final = (
     "barrier_trade",
     "barrier_trades",
     "compiling",
+    "day_products",
     "feature_catalogue",
     "feature_days",
     "feature_formulas",
@@ -31,8 +32,8 @@ SOURCES: Final = (
     "feature_values",
     "feature_windows",
     "first_touch",
+    "moment_lookup",
     "postgres_hash",
-    "slot_lookup",
     "trade",
 )
 

@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 
 from tracker_pipeline.domain.bar_grid import SERIES, BarGrid
+from tracker_pipeline.domain.feature_days import SLOTS, DayTable
 from tracker_pipeline.domain.feature_table import FeatureTable
 from tracker_pipeline.domain.feature_values import Reason, Values, judge, needed
 from tracker_pipeline.domain.windows import (
@@ -22,7 +23,6 @@ from tracker_pipeline.domain.windows import (
     ratio,
     window_count,
     window_mean,
-    window_std,
     window_sum,
 )
 
@@ -40,36 +40,34 @@ _CLOSES: Final = 31
 _PAD: Final = _CLOSES + 1
 _PAIRS: Final = 20
 _MICROSECONDS_PER_DAY: Final = DAY // timedelta(microseconds=1)
-_LAST_BAR_US: Final = _MICROSECONDS_PER_DAY - timedelta(minutes=15) // timedelta(microseconds=1)
 
 
-def days_of(bars: pl.DataFrame, starts: IntArray) -> pl.DataFrame:
+def days_of(bars: pl.DataFrame, days: DayTable) -> pl.DataFrame:
     """One row per series and UTC day from its first bar to its last: the close of the day's last bar, if it exists.
 
     Args:
         bars: checked 15m bars with `revision`, sorted by series and time.
-        starts: index of each series' first bar.
+        days: where their days are.
 
     Returns:
         venue, symbol, ts (00:00 UTC of the day), close, corrections (of that last bar), sorted by key.
     """
-    ends = np.append(starts[1:], bars.height)[: len(starts)] - 1
-    ts_us = bars["ts"].to_physical().to_numpy()
-    first, last = (ts_us[edges] // _MICROSECONDS_PER_DAY for edges in (starts, ends))
+    starts, ends = days.bars[:-1], days.bars[1:]
+    first, last = days.slot[starts] // SLOTS, days.slot[ends - 1] // SLOTS
     count = last - first + 1
-    offset = np.cumsum(count) - count
-    day = np.arange(count.sum()) + np.repeat(first - offset, count)
-    closing = np.flatnonzero(ts_us % _MICROSECONDS_PER_DAY == _LAST_BAR_US)
-    of_series = np.searchsorted(starts, closing, side="right") - 1
-    position = ts_us[closing] // _MICROSECONDS_PER_DAY + (offset - first)[of_series]
-    close, corrections = np.full(len(day), np.nan), np.zeros(len(day), np.int64)
-    close[position] = bars["close"].to_numpy()[closing]
-    corrections[position] = bars["revision"].cast(pl.Int64).to_numpy()[closing] - 1
-    series = bars.select(SERIES)[starts][np.repeat(np.arange(len(starts)), count)]
-    return series.with_columns(
-        pl.Series("ts", day * _MICROSECONDS_PER_DAY).cast(pl.Datetime("us")).dt.replace_time_zone("UTC"),
-        pl.Series("close", close),
-        pl.Series("corrections", corrections),
+    of_series = np.repeat(np.arange(len(starts)), count)
+    since_first = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+    number = first[of_series] + since_first
+    newest = days.start[number + 1] - 1  # bar up to the end of each day
+    closed = days.slot[newest] == number * SLOTS + SLOTS - 1
+    date = bars["ts"].to_physical().to_numpy()[starts] // _MICROSECONDS_PER_DAY
+    revision = bars["revision"].cast(pl.Int64).to_numpy()
+    return bars.select(SERIES)[starts[of_series]].with_columns(
+        pl.Series("ts", (date[of_series] + since_first) * _MICROSECONDS_PER_DAY)
+        .cast(pl.Datetime("us"))
+        .dt.replace_time_zone("UTC"),
+        pl.Series("close", np.where(closed, bars["close"].to_numpy()[newest], np.nan)),
+        pl.Series("corrections", np.where(closed, revision[newest] - 1, 0)),
     )
 
 
@@ -113,7 +111,12 @@ def _returns(close: FloatArray) -> FloatArray:
 
 
 def _volatility(close: FloatArray, days: int) -> FloatArray:
-    return 100.0 * math.sqrt(365) * window_std(_returns(close), days, ddof=1)
+    from tracker_pipeline.domain.day_products import window_products  # imports numba
+
+    returns = _returns(close)
+    mean, freedom = window_mean(returns, days), window_count(returns, days) - 1.0
+    squares = window_products(returns, mean, returns, mean, days)
+    return 100.0 * math.sqrt(365) * np.sqrt(ratio(squares, np.maximum(freedom, 0.0)))
 
 
 def _change(close: FloatArray, days: int) -> FloatArray:
@@ -126,16 +129,14 @@ def _short(close: FloatArray, width: int) -> BoolArray:
 
 def _correlation(left: FloatArray, right: FloatArray, width: int) -> tuple[FloatArray, FloatArray]:
     """Pearson correlation of pairs over the last `width`, NaN where either side is flat, and the number of pairs."""
+    from tracker_pipeline.domain.day_products import window_products  # imports numba
+
     paired = ~np.isnan(left) & ~np.isnan(right)
     left, right = np.where(paired, left, np.nan), np.where(paired, right, np.nan)
     left_mean, right_mean = window_mean(left, width), window_mean(right, width)
-    products, left_squares, right_squares = (np.zeros_like(left) for _ in range(3))
-    for steps in range(width):
-        left_off = lag(left, steps) - left_mean
-        right_off = lag(right, steps) - right_mean
-        products += np.nan_to_num(left_off * right_off)
-        left_squares += np.nan_to_num(left_off * left_off)
-        right_squares += np.nan_to_num(right_off * right_off)
+    products = window_products(left, left_mean, right, right_mean, width)
+    left_squares = window_products(left, left_mean, left, left_mean, width)
+    right_squares = window_products(right, right_mean, right, right_mean, width)
     correlation = ratio(products, np.sqrt(left_squares * right_squares))
     return np.clip(correlation, -1.0, 1.0), window_count(left, width)
 

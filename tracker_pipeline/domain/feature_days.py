@@ -42,8 +42,7 @@ class DayTable:
             grid: places of the bars.
             bars: index of the first bar of each series, and one more for the end.
         """
-        count = np.bincount(grid.slot // SLOTS, minlength=grid.size // SLOTS)
-        start = np.concatenate([[0], np.cumsum(count)])
+        start = np.searchsorted(grid.slot, np.arange(grid.size // SLOTS + 1) * SLOTS)
         series = np.searchsorted(bars[1:-1], start[1:] - 1, side="right")
         return cls(grid.slot, start, series, bars)
 

@@ -24,6 +24,7 @@ from tracker_pipeline.domain.feature_windows import (
     recursions,
     windows,
 )
+from tracker_pipeline.domain.moment_lookup import first_from
 from tracker_pipeline.domain.windows import FloatArray, IntArray
 
 Day = tuple[int, int, int, int, bool]
@@ -43,18 +44,6 @@ _LONGEST: Final = int(_RULES[:, 0].max())
 
 
 @compiled
-def _first_after(slot: IntArray, low: int, high: int, moment: int) -> int:
-    """Index of the first of the bars [low, high) beyond a slot; NumPy's search takes seconds to compile."""
-    while low < high:
-        middle = (low + high) // 2
-        if slot[middle] > moment:
-            high = middle
-        else:
-            low = middle + 1
-    return low
-
-
-@compiled
 def _lacks(slot: IntArray, first: int, last: int, end: int, width: int) -> int:
     """What the `width` slots up to slot `end` lack: bars, or history for them.
 
@@ -68,7 +57,7 @@ def _lacks(slot: IntArray, first: int, last: int, end: int, width: int) -> int:
     start = last - width + 1
     if start >= first and slot[start] == end - width + 1:
         return _NONE
-    present = last + 1 - _first_after(slot, first, last + 1, end - width)
+    present = last + 1 - first_from(slot, first, last + 1, end - width + 1)
     if present >= (9 * width + 9) // 10:  # `needed`, which is not compiled
         return _NONE
     return _WARMUP if end - width + 1 < slot[first] else _GAP

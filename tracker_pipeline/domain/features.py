@@ -21,7 +21,7 @@ from typing import Final
 import numpy as np
 import polars as pl
 
-from tracker_pipeline.domain.bar_grid import BarGrid, known_bars, series_starts
+from tracker_pipeline.domain.bar_grid import BarGrid, known_bars, known_series
 from tracker_pipeline.domain.feature_catalogue import FEATURE_SET_VERSION
 from tracker_pipeline.domain.feature_context import DAY, DayFeatures, days_of
 from tracker_pipeline.domain.feature_days import BURN_IN_DAYS, SLOTS, DayTable, Wanted
@@ -30,7 +30,7 @@ from tracker_pipeline.domain.feature_table import FeatureTable
 from tracker_pipeline.domain.feature_values import Values
 from tracker_pipeline.domain.schemas import ML_FEATURES_15M
 from tracker_pipeline.domain.timeframes import duration
-from tracker_pipeline.domain.windows import FloatArray, IntArray
+from tracker_pipeline.domain.windows import IntArray, read_only
 
 # A row at 23:45 needs the 23:45 bar of 31 days before its own: exactly 31 days back.
 LOOKBACK: Final = timedelta(days=31)
@@ -151,13 +151,13 @@ class _History:
     ) -> "_History":
         with ThreadPoolExecutor(1) as pool:
             beside = pool.submit(Beside, surroundings, as_of)
-            known = _with_revision(known_bars(bars, "15m", columns=_PRICES, as_of=as_of)).rechunk()
-            starts = series_starts(known)
+            known, starts = known_series(bars, "15m", columns=_PRICES, as_of=as_of)
+            known = _with_revision(known).rechunk()
             reference = None if reference_bars is None else _reference(reference_bars, as_of)
-            grid = BarGrid.place(known, _BAR, pad=BURN_IN_DAYS * SLOTS)
+            grid = BarGrid.place(known, _BAR, pad=BURN_IN_DAYS * SLOTS, starts=starts)
             days = DayTable.of(grid, np.append(starts, known.height))
             corrected = bool((known["revision"] > 1).any())
-            context = DayFeatures(days_of(known, starts), reference)
+            context = DayFeatures(days_of(known, days), reference)
             return cls(known, corrected, grid, days, context, beside.result())
 
     def features(self, since: datetime | None, until: datetime | None) -> pl.DataFrame:
@@ -208,7 +208,7 @@ def _fill_bar_features(table: FeatureTable, bars: pl.DataFrame, wanted: Wanted) 
     from tracker_pipeline.domain.feature_kernel import fill_days  # imports numba
 
     close, high, low, volume = (
-        _read_only(bars[name].to_numpy()) for name in ("close", "high", "low", "volume")
+        read_only(bars[name].to_numpy()) for name in ("close", "high", "low", "volume")
     )
     days = wanted.days
 
@@ -226,13 +226,6 @@ def _fill_bar_features(table: FeatureTable, bars: pl.DataFrame, wanted: Wanted) 
     with ThreadPoolExecutor(_WORKERS) as pool:
         for _ in pool.map(fill, np.array_split(np.flatnonzero(wanted.count), _WORKERS)):
             pass
-
-
-def _read_only(values: FloatArray) -> FloatArray:
-    """A view that is of one type, to the compiler, whether Polars or NumPy owns the memory."""
-    view = values.view()
-    view.flags.writeable = False
-    return view
 
 
 def _fill_clock(table: FeatureTable, ts_us: IntArray, first: IntArray, day_of_row: IntArray) -> None:

@@ -8,6 +8,7 @@ byte for byte, whether it was computed from a year of history or from the shorte
 """
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,14 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
+Number = TypeVar("Number", np.float64, np.int64)
+
+
+def read_only(values: npt.NDArray[Number]) -> npt.NDArray[Number]:
+    """A view that is of one type, to a compiler, whether Polars or NumPy owns the memory."""
+    view = values.view()
+    view.flags.writeable = False
+    return view
 
 
 def lag(values: FloatArray, steps: int, fill: float = np.nan) -> FloatArray:
