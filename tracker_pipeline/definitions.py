@@ -43,7 +43,8 @@ from tracker_pipeline.automation import (
 )
 from tracker_pipeline.checks import feature_checks, label_checks, market_checks, onchain_checks
 from tracker_pipeline.checks.archive_checks import archive_check, every_row_came_back, no_row_is_lost
-from tracker_pipeline.checks.schema_checks import blocking_checks
+from tracker_pipeline.checks.row_checks import blocking_checks
+from tracker_pipeline.checks.schema_checks import as_declared
 from tracker_pipeline.resources.clients import ChainResource, ExchangeResource
 from tracker_pipeline.storage.archive_policy import get_policies
 from tracker_pipeline.storage.io_managers import ParquetIOManager, PostgresIOManager, table_of
@@ -82,7 +83,8 @@ _ROW_CHECKS: Final = {**market_checks.ROWS, **feature_checks.ROWS, **label_check
 
 def _blocking_checks_of(asset: dg.AssetsDefinition) -> dg.AssetChecksDefinition:
     table = table_of(asset.key)
-    return blocking_checks(table, _ROW_CHECKS.get(table.name))
+    own = _ROW_CHECKS.get(table.name)
+    return blocking_checks(table, [as_declared(table), *([own] if own else [])])
 
 
 def build_definitions(resource_overrides: Mapping[str, object] | None = None) -> dg.Definitions:

@@ -7,7 +7,7 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from tracker_pipeline import keys
-from tracker_pipeline.checks.schema_checks import check_window
+from tracker_pipeline.checks.row_checks import check_window
 from tracker_pipeline.keys import archive_key_of
 from tracker_pipeline.resources.failures import classified
 from tracker_pipeline.storage import scan

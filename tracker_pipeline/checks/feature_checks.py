@@ -11,7 +11,7 @@ import polars as pl
 
 from tracker_pipeline import keys
 from tracker_pipeline.assets.features import features_between
-from tracker_pipeline.checks.schema_checks import RowChecks, Stored, Verdict, check_window
+from tracker_pipeline.checks.row_checks import RowChecks, Stored, Verdict, check_window
 from tracker_pipeline.domain import feature_catalogue
 from tracker_pipeline.domain.schemas import BARS, ML_FEATURES_15M
 from tracker_pipeline.resources.failures import classified

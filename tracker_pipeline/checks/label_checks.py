@@ -11,7 +11,7 @@ import polars as pl
 
 from tracker_pipeline.assets.labels import TABLES
 from tracker_pipeline.assets.strategies import strategy_configs
-from tracker_pipeline.checks.schema_checks import RowChecks, Stored, Verdict, check_window
+from tracker_pipeline.checks.row_checks import RowChecks, Stored, Verdict, check_window
 from tracker_pipeline.domain.label_report import outcome_counts
 from tracker_pipeline.domain.schemas import BARS, SETUPS, Table
 from tracker_pipeline.keys import key_of

@@ -11,7 +11,7 @@ import dagster as dg
 import polars as pl
 
 from tracker_pipeline.assets.bar_series import finer_timeframes
-from tracker_pipeline.checks.schema_checks import RowChecks, Stored, Verdict, check_window
+from tracker_pipeline.checks.row_checks import RowChecks, Stored, Verdict, check_window
 from tracker_pipeline.domain.bars import KEY, rejected, resample
 from tracker_pipeline.domain.coverage import incomplete, liquidity_classes
 from tracker_pipeline.domain.rollups import children

@@ -21,7 +21,7 @@ from tracker_pipeline import keys
 from tracker_pipeline.assets.accumulation_scores import TOLERANCE
 from tracker_pipeline.assets.networks import HOUR
 from tracker_pipeline.assets.snapshot_reads import stored_coverage
-from tracker_pipeline.checks.schema_checks import RowChecks, Stored, Verdict, check_window, verdict_on
+from tracker_pipeline.checks.row_checks import RowChecks, Stored, Verdict, check_window, verdict_on
 from tracker_pipeline.domain import schemas
 from tracker_pipeline.domain import snapshot_quality as quality
 from tracker_pipeline.domain.accumulation import band

@@ -1,20 +1,16 @@
-"""The blocking checks of each table in one step, first among them that what is stored is what the schema declares.
+"""Whether what is stored is what the schema declares, of every table.
 
 What belongs here: columns, types, keys and NULLs, generated from `domain.schemas`. What does not: whether values
 make sense, which a table's own checks judge.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any, Final
+from datetime import datetime
+from typing import Final
 
-import dagster as dg
 import polars as pl
 
+from tracker_pipeline.checks.row_checks import RowChecks, Stored, Verdict, verdict_on
 from tracker_pipeline.domain.schemas import Table
-from tracker_pipeline.keys import key_of
-from tracker_pipeline.resources.failures import classified
 from tracker_pipeline.storage import scan
 from tracker_pipeline.storage.database import connect
 from tracker_pipeline.storage.lake_store import lake_store
@@ -25,93 +21,12 @@ _COLUMNS_OF_TABLE: Final = (
 )
 
 
-@dataclass(frozen=True)
-class Stored:
-    """What is stored for the partitions of a run.
+def as_declared(table: Table) -> RowChecks:
+    """The check of a table's schema."""
 
-    Attributes:
-        rows: hot and cold ones, in the declared schema.
-        start: of the partitions; None where the table is read whole.
-        end: exclusive.
-    """
-
-    rows: pl.DataFrame
-    start: datetime | None
-    end: datetime | None
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What a check found.
-
-    Attributes:
-        passed: whether nothing is wrong.
-        metadata: figures for the UI.
-        description: what is wrong, in a sentence.
-    """
-
-    passed: bool
-    metadata: Mapping[str, Any]
-    description: str | None = None
-
-
-@dataclass(frozen=True)
-class RowChecks:
-    """Blocking checks of a table that judge its rows.
-
-    Attributes:
-        descriptions: name of each check to what it proves.
-        judge: the stored rows to a verdict for each name.
-    """
-
-    descriptions: Mapping[str, str]
-    judge: Callable[[Stored], Mapping[str, Verdict]]
-
-
-def blocking_checks(table: Table, own: RowChecks | None = None) -> dg.AssetChecksDefinition:
-    """All blocking checks of a table's rows in one step, which reads them once: each further step costs 20 ms.
-
-    Args:
-        table: the declaration.
-        own: what the table proves beside its schema.
-    """
-    key = key_of(table)
-    all_checks = [_as_declared(table), *([own] if own else [])]
-
-    @dg.multi_asset_check(
-        name=f"{table.schema}__{table.table}_sound",
-        specs=[
-            dg.AssetCheckSpec(name, asset=key, blocking=True, description=text)
-            for checks in all_checks
-            for name, text in checks.descriptions.items()
-        ],
-    )
-    def sound(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
-        with classified():
-            start, end = check_window(context, table)
-            stored = Stored(scan(table.name, start, end).collect(), start, end)
-            for checks in all_checks:
-                for name, verdict in checks.judge(stored).items():
-                    yield dg.AssetCheckResult(
-                        passed=verdict.passed,
-                        asset_key=key,
-                        check_name=name,
-                        metadata=verdict.metadata,
-                        description=verdict.description,
-                    )
-
-    return sound
-
-
-def _as_declared(table: Table) -> RowChecks:
     def judge(stored: Stored) -> dict[str, Verdict]:
-        problems = {
-            **_wrong_columns(table, stored.start, stored.end),
-            **wrong_rows(table, stored.rows),
-        }
-        return {
-            "stored_as_declared": verdict_on(problems, rows=stored.rows.height),
-        }
+        problems = {**_wrong_columns(table, stored.start, stored.end), **wrong_rows(table, stored.rows)}
+        return {"stored_as_declared": verdict_on(problems, rows=stored.rows.height)}
 
     return RowChecks(
         {
@@ -120,28 +35,6 @@ def _as_declared(table: Table) -> RowChecks:
         },
         judge,
     )
-
-
-def verdict_on(problems: Mapping[str, int], **figures: int) -> Verdict:
-    """The verdict on problems that are counted: it passes where there is none."""
-    counted = {what: count for what, count in problems.items() if count}
-    return Verdict(
-        not counted,
-        {**figures, "problems": counted},
-        "; ".join(f"{what}: {count}" for what, count in counted.items()) or None,
-    )
-
-
-def check_window(
-    context: dg.AssetCheckExecutionContext, table: Table | None = None
-) -> tuple[datetime, datetime] | tuple[None, None]:
-    """[start, end) of the run's partitions; (None, None) reads a table without time whole."""
-    partitioned = context.has_partition_key or context.has_partition_key_range
-    if (table is not None and table.time_column is None) or not partitioned:
-        return None, None
-    window = context.partition_time_window
-    start, end = (datetime.fromtimestamp(edge.timestamp(), UTC) for edge in (window.start, window.end))
-    return start, end
 
 
 def wrong_rows(table: Table, rows: pl.DataFrame) -> dict[str, int]:

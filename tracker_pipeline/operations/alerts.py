@@ -151,7 +151,7 @@ def _has_failed(connection: Connection, now: datetime) -> bool:
 def _failed(connection: Connection, now: datetime) -> list[tuple[str, str, str]]:
     """Messages of the last hour that a channel refused and that have tries left."""
     rows = connection.execute(
-        "SELECT DISTINCT message, title, body FROM operations.deliveries"
+        "SELECT DISTINCT message, title, coalesce(body, 'Its text was not kept.') FROM operations.deliveries"
         " WHERE status = 'failed' AND attempts < %s AND at BETWEEN %s AND %s AND message LIKE 'alert/%%'",
         [delivery.MOST_ATTEMPTS, now - _RETRY_FOR, now - timedelta(seconds=50)],
     ).fetchall()

@@ -133,7 +133,6 @@ def seed_sql(key: Sequence[Field]) -> str:
 def file_proof(path: Path, fields: Sequence[Field], key: Sequence[str], time_column: str) -> Proof:
     """Read a finished file from its footer on, and count and hash what it holds, halves of it side by side."""
     metadata = pq.read_metadata(path)
-
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
     row_bytes = sum(group.total_byte_size for group in groups) // max(metadata.num_rows, 1) + 1
     batch_rows = min(_BATCH_ROWS, max(_BATCH_BYTES // row_bytes, 1))

@@ -70,7 +70,12 @@ def _rows_of_part(store: LakeStore, path: str, columns: Sequence[str], series: S
         groups = footer.groups_with(series)
         compared = [name for name, text in series.given.items() if not footer.is_only(name, text, groups)]
         present = [name for name in dict.fromkeys([*columns, series.at, *compared]) if name in footer.names]
-        with store.open(path) as source, pq.ParquetFile(source, metadata=footer.metadata) as file:
+        # Of a bucket all columns are asked for at once; of a folder that only copies them once more.
+        ahead = store.storage_options is not None
+        with (
+            store.open(path) as source,
+            pq.ParquetFile(source, metadata=footer.metadata, pre_buffer=ahead) as file,
+        ):
             rows = file.read_row_groups(groups, present, use_threads=False)
     except pa.ArrowInvalid as error:
         raise PermanentError(

@@ -136,11 +136,9 @@ def group_begins(keys: pa.Table) -> list[int]:
     begins = [0]
     while True:
         begin = begins[-1]
-        fitting, next_end = (
-            ends[ends <= begin + _SMALL_GROUP_ROWS],
-            ends[ends > begin].min(initial=keys.num_rows),
-        )
-        end = max(fitting.max(initial=0), min(next_end, begin + _GROUP_ROWS))
+        of_whole_keys = ends[ends <= begin + _SMALL_GROUP_ROWS].max(initial=0)
+        of_one_key = min(ends[ends > begin].min(initial=keys.num_rows), begin + _GROUP_ROWS)
+        end = max(of_whole_keys, of_one_key)
         if end >= keys.num_rows:
             return begins
         begins.append(int(end))

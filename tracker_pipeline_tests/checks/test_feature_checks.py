@@ -8,7 +8,8 @@ import pytest
 
 from tracker_pipeline.assets.features import ml_features_15m
 from tracker_pipeline.checks import feature_checks
-from tracker_pipeline.checks.schema_checks import blocking_checks
+from tracker_pipeline.checks.row_checks import blocking_checks
+from tracker_pipeline.checks.schema_checks import as_declared
 from tracker_pipeline.domain.schemas import BARS, ML_FEATURES_15M
 from tracker_pipeline.storage import scan
 from tracker_pipeline.storage.database import connect
@@ -19,7 +20,10 @@ from tracker_pipeline_tests.frames import bars
 START = datetime(2024, 5, 1, tzinfo=UTC)
 DAY = "2024-05-03"
 RESOURCES = {"postgres": PostgresIOManager(), "parquet": ParquetIOManager()}
-CHECKS = [*feature_checks.ALL, blocking_checks(ML_FEATURES_15M, feature_checks.ROWS[ML_FEATURES_15M.name])]
+CHECKS = [
+    *feature_checks.ALL,
+    blocking_checks(ML_FEATURES_15M, [as_declared(ML_FEATURES_15M), *feature_checks.ROWS.values()]),
+]
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ import polars as pl
 import pytest
 
 from tracker_pipeline.checks.market_checks import ALL, ROWS, differing_bars, unsound
-from tracker_pipeline.checks.schema_checks import blocking_checks
+from tracker_pipeline.checks.row_checks import blocking_checks
+from tracker_pipeline.checks.schema_checks import as_declared
 from tracker_pipeline.domain.bars import KEY, resample
 from tracker_pipeline.domain.coverage import incomplete, liquidity_classes
 from tracker_pipeline.domain.schemas import BARS
@@ -58,7 +59,7 @@ def test_a_bar_that_cannot_be_true_fails_the_check_that_names_it(rows, check):
 def test_the_checks_of_what_cannot_be_true_block_what_is_made_of_the_bars():
     for timeframe in ("1m", "5m", "15m", "1h", "4h", "1d"):
         table = BARS[timeframe]
-        blocking = list(blocking_checks(table, ROWS[table.name]).check_specs)
+        blocking = list(blocking_checks(table, [as_declared(table), ROWS[table.name]]).check_specs)
         assert all(spec.blocking and spec.asset_key == key_of(table) for spec in blocking)
         assert {spec.name for spec in blocking} == {*BLOCKING, "stored_as_declared"}
         others = [spec for one in ALL for spec in one.check_specs if spec.asset_key == key_of(table)]

@@ -53,7 +53,9 @@ DELIVERIES: Final = Table(
         Column("attempts", T.INT, "tries so far"),
         Column("at", T.TIME, "last try"),
         Column("reason", T.TEXT, "why it was skipped or failed", nullable=True),
-        Column("body", T.TEXT, "Markdown, sent again where a channel refused it; empty where it was skipped"),
+        Column(
+            "body", T.TEXT, "Markdown, sent again where a channel refused it; NULL: skipped", nullable=True
+        ),
     ),
 )
 
