@@ -62,7 +62,7 @@ def test_a_filter_on_one_symbol_fetches_its_rows_only(two_days, fetched):
     assert sum(fetched) == 96
 
 
-def test_a_few_days_of_one_symbol_are_its_rows_of_everything_wherever_they_are(two_days):
+def test_a_few_days_of_one_symbol_are_its_rows_of_everything_wherever_they_are(each_store, two_days):
     hot_again = two_days.filter(symbol="BTC/USDT").slice(40, 1)
     write(hot_again.with_columns(close=pl.lit(999.0), high=pl.lit(1_000.0)))
     one = (pl.col("venue") == "bybit") & (pl.col("symbol") == "BTC/USDT")
@@ -86,7 +86,7 @@ def test_a_few_days_of_one_symbol_are_its_rows_of_everything_wherever_they_are(t
     all_windows_agree()
 
 
-def test_a_few_days_whose_file_is_broken_or_gone_say_so(two_days):
+def test_a_few_days_whose_file_is_broken_or_gone_say_so(each_store, two_days):
     one = (pl.col("venue") == "bybit") & (pl.col("symbol") == "BTC/USDT")
     plant_file(lake_files()[0], b"not what was archived")
     with pytest.raises(PermanentError, match="is broken"):
