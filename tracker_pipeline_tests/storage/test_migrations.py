@@ -2,8 +2,10 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+from psycopg import sql
 
 from tracker_pipeline.domain.schemas import TABLES
 from tracker_pipeline.resources.errors import PermanentError
@@ -96,6 +98,81 @@ def test_a_database_of_the_sandbox_is_not_used_for_live_data(connection, monkeyp
     forget_settings()
     with pytest.raises(PermanentError, match="holds sandbox data and TRACKER_SETTING is live"):
         migrations.apply(connection)
+
+
+# What a column of each type is filled with, by row; the days lie in different partitions.
+_VALUES = {
+    "text": "'x' || n",
+    "bigint": "1",
+    "date": "'2024-05-01'::date + n * 20",
+    "boolean": "false",
+    "timestamp with time zone": "'2024-05-01Z'::timestamptz + n * interval '20 days'",
+    "double precision": "n + 0.1",
+    "numeric": "n + 0.1",
+    "numeric(78,0)": "n * 10::numeric ^ 70",
+    "jsonb": """'{"n": 1}'""",
+    "text[]": "'{a,b}'",
+}
+# Where constraints ask for more than the type does.
+_PARTICULAR = {
+    "whale_address": "'0x' || lpad(n::text, 40, '0')", "market_type": "'spot'", "liquidity_class": "'thin'",
+    "trend": "'BULL'", "stress": "'NORMAL'", "strategy": "'dca'", "side": "'BUY'", "outcome": "'WIN'",
+    "exit_reason": "'TP'", "kind": "'late'", "end_ts": "'2026-05-01Z'", "reason": "NULL", "status": "'ok'",
+    "severity": "'warning'", "state": "'fresh'", "resolved_at": "NULL", "replaced_hash": "NULL", "repairs": "0",
+    "ended_at": "NULL", "gap_end": "'2026-05-01Z'", "outage_end": "'2026-05-01Z'", "expected": "4",
+    "archive.batches.superseded_by": "CASE n WHEN 1 THEN 'x2' END",
+    "archive.batches.state": "CASE n WHEN 1 THEN 'superseded' ELSE 'live' END",
+    "onchain.whale_candidates.kind": "'account'", "onchain.snapshot_rechecks.state": "'final'",
+    "market.bar_gaps.state": "'missing'", "operations.deliveries.status": "'sent'",
+    "market.bar_quarantine.reason": "'high below low'", "archive.holds.reason": "'restored'",
+}  # fmt: skip
+_TABLES = """
+SELECT n.nspname || '.' || c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition
+AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'tracker', 'dagster') ORDER BY 1
+"""
+
+
+def test_no_migration_loses_or_changes_a_row_of_the_version_before(connection, tmp_path):
+    folder = tmp_path / "so_far"
+    folder.mkdir()
+    rows: dict[str, tuple[list[str], list[Any]]] = {}
+    for path in sorted((migrations.SQL_FOLDER / "migrations").glob("*.sql")):
+        shutil.copy(path, folder)
+        migrations.apply(connection, folder)
+        for table, (columns, before) in rows.items():
+            assert _content(connection, table, columns) == before, f"{table} after {path.stem}"
+        for (table,) in connection.execute(_TABLES).fetchall():
+            if table not in rows:
+                rows[table] = _filled(connection, table)
+        connection.commit()
+    assert {table.name for table in TABLES.values() if table.store == "postgres"} <= set(rows)
+    assert all(before for _, before in rows.values())
+    ended = "SELECT count(*) FROM archive.batches WHERE ended_at IS NOT NULL"
+    assert connection.execute(ended).fetchone() == (1,)  # what 0007 filled in
+
+
+def _filled(connection: database.Connection, table: str) -> tuple[list[str], list[Any]]:
+    """Columns and rows of a table, three of them if it was empty."""
+    columns = {name: kind for name, kind, _ in connection.execute(_COLUMNS, [table]).fetchall()}
+    if not _content(connection, table, list(columns)):
+        values = [
+            _PARTICULAR.get(f"{table}.{name}") or _PARTICULAR.get(name) or _VALUES[kind]
+            for name, kind in columns.items()
+        ]
+        connection.execute(
+            sql.SQL("INSERT INTO {} SELECT {} FROM generate_series(1, 3) n").format(
+                sql.Identifier(*table.split(".")), sql.SQL(", ".join(values))
+            )
+        )
+    return list(columns), _content(connection, table, list(columns))
+
+
+def _content(connection: database.Connection, table: str, columns: list[str]) -> list[Any]:
+    statement = sql.SQL("SELECT {} FROM {}").format(
+        sql.SQL(", ").join(map(sql.Identifier, columns)), sql.Identifier(*table.split("."))
+    )
+    return sorted(connection.execute(statement).fetchall(), key=repr)
 
 
 def _copy_of_migrations(tmp_path: Path) -> Path:
