@@ -1,4 +1,8 @@
-"""`tracker up`: Postgres, sandbox, web interface, schedules and health service as one, ended together.
+"""`tracker up`: Postgres, sandbox, code server, web interface, daemon and health service as one, ended together.
+
+Each of Dagster's programs is a process of its own, as in `deploy/compose.yaml`, so that one which dies is started
+again alone: runs are processes of the code server and go on while the daemon or the web interface is away. Under
+`dagster dev` the death of one ends all, and every run with them.
 
 What belongs here: starting and ending. What does not: what the schedules run.
 """
@@ -10,9 +14,11 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 from tracker_pipeline.commands.project import PROJECT
 from tracker_pipeline.resources.errors import PermanentError
@@ -25,6 +31,9 @@ _STOP_SECONDS = 30
 _MOST_RESTARTS = 3
 _RESTART_WINDOW_SECONDS = 600.0
 _PR_SET_PDEATHSIG = 1
+# The switches of schedules and sensors are kept by it: the same as in workspace.yaml.
+_LOCATION = "tracker_pipeline"
+_WORKSPACE = "load_from:\n  - grpc_server: {{location_name: {location}, socket: {socket}}}\n"
 
 
 def run_up(*, host: str, port: int, health_port: int, say: Callable[[str], None]) -> int:
@@ -41,22 +50,39 @@ def run_up(*, host: str, port: int, health_port: int, say: Callable[[str], None]
         if url and url.startswith("sandbox://"):
             say(f"{url} is served at {resolve(url)}")
     home = {"DAGSTER_HOME": _dagster_home(), "TRACKER_HOME": str(get_settings().state_folder)}
-    dagster = ["dagster", "dev", "-w", "workspace.yaml", "-h", host, "-p", str(port)]
-    health = ["tracker_pipeline", "health", "--host", host, "--port", str(health_port)]
     say(f"the web interface comes up at http://{host}:{port}; Ctrl-C stops everything")
     say(f"health at http://{host}:{health_port}/health, metrics at http://{host}:{health_port}/metrics")
     stopped: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda received, _frame: stopped.append(received))
-    parts = [_Part("Dagster", dagster, home), _Part("the health service", health, home)]
-    code = 0
-    while not stopped and not code:
-        time.sleep(0.2)
-        code = next((found for part in parts if (found := part.kept_alive(say))), 0)
-    say("stopping")
-    for part in parts:
-        _end(part.process)
+    # A folder of its own keeps the path of the socket short, and closed to other users.
+    with tempfile.TemporaryDirectory(prefix="tracker-code-") as folder:
+        address, workspace = Path(folder) / "socket", Path(folder) / "workspace.yaml"
+        workspace.write_text(_WORKSPACE.format(location=_LOCATION, socket=address))
+        code_server = ["dagster", "code-server", "start", "-m", "tracker_pipeline.definitions"]
+        code_server += ["--location-name", _LOCATION, "--socket", str(address)]
+        web = ["dagster_webserver", "-w", str(workspace), "-h", host, "-p", str(port)]
+        daemon = ["dagster._daemon", "run", "-w", str(workspace)]
+        health = ["tracker_pipeline", "health", "--host", host, "--port", str(health_port)]
+        parts = [_Part("the code server", code_server, home), _Part("the health service", health, home)]
+        # What comes now asks the code server first, and would wait for a minute until it asks again.
+        waiting = {"the web interface": [*web, "--live-data-poll-rate", "2000"], "the daemon": daemon}
+        code = 0
+        while not stopped and not code:
+            if waiting and _listens(address):
+                parts += [_Part(name, module, home) for name, module in waiting.items()]
+                waiting = {}
+            time.sleep(0.2)
+            code = next((found for part in parts if (found := part.kept_alive(say))), 0)
+        say("stopping")
+        for part in reversed(parts):
+            _end(part.process)
     return code
+
+
+def _listens(address: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(address)) == 0
 
 
 class _Part:

@@ -1,4 +1,4 @@
-"""`tracker up` as a person uses it: it comes up, runs what the interface asks for, and leaves nothing behind."""
+"""`tracker up` as a person uses it: it comes up, outlives a daemon that is killed, and leaves nothing behind."""
 
 import os
 import signal
@@ -6,94 +6,154 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
+import psycopg
 import pytest
 
-PROJECT = Path(__file__).resolve().parents[2]
+from tracker_pipeline.resources.postgres import EmbeddedPostgres
+
 TRACKER = Path(sys.executable).with_name("tracker")
 
 _LAUNCH = """mutation($job: JobOrPipelineSelector!, $tags: [ExecutionTag!]) {
   launchPipelineExecution(executionParams: {selector: $job, mode: "default", executionMetadata: {tags: $tags}}) {
     __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
+_DAEMONS = "{ instance { daemonHealth { allDaemonStatuses { required healthy lastHeartbeatTime } } } }"
+_SCHEDULES = """{ schedulesOrError(repositorySelector: {repositoryName: "__repository__",
+  repositoryLocationName: "tracker_pipeline"}) { ... on Schedules { results { name scheduleState { status } } } } }"""
 
 
-class Interface:
-    """The web interface over GraphQL."""
+class Installation:
+    """A running `tracker up` and its web interface over GraphQL."""
 
-    def __init__(self, port: int) -> None:
-        self.url = f"http://127.0.0.1:{port}"
+    def __init__(self, process: subprocess.Popen[str], home: Path, port: int) -> None:
+        self.process, self.home = process, home
+        self._url = f"http://127.0.0.1:{port}/graphql"
 
-    def ask(self, query: str, **variables: Any) -> dict[str, Any]:
-        answer = httpx.post(f"{self.url}/graphql", json={"query": query, "variables": variables}, timeout=30)
-        return answer.json()["data"]
+    def ask(self, query: str, **variables: Any) -> Any:
+        return httpx.post(self._url, json={"query": query, "variables": variables}, timeout=30).json()["data"]
 
-    def wait_for(self, query: str, done: Any, seconds: float) -> dict[str, Any]:
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            try:
-                data = self.ask(query)
-                if done(data):
-                    return data
-            except (httpx.HTTPError, KeyError, TypeError):
-                pass
-            time.sleep(0.5)
-        raise AssertionError(f"not within {seconds} s: {query}")
+    def launch(self, hours_ago: int) -> str:
+        """Ask for an hour of the on-chain chain; the id of the run."""
+        hour = time.strftime("%Y-%m-%d-%H:00", time.gmtime(time.time() - hours_ago * 3600))
+        job = {
+            "repositoryName": "__repository__",
+            "repositoryLocationName": "tracker_pipeline",
+            "pipelineName": "onchain_hour",
+        }
+        launched = self.ask(_LAUNCH, job=job, tags=[{"key": "dagster/partition", "value": hour}])
+        return launched["launchPipelineExecution"]["run"]["runId"]
+
+    def status(self, run_id: str) -> str:
+        return self.ask(f'{{ runOrError(runId: "{run_id}") {{ ... on Run {{ status }} }} }}')["runOrError"][
+            "status"
+        ]
+
+    def programs(self) -> dict[str, psutil.Process]:
+        """The programs that it has started itself, by a word of their command."""
+        children = psutil.Process(self.process.pid).children()
+        words = ("code-server", "dagster_webserver", "dagster._daemon", "health")
+        return {word: child for child in children for word in words if word in child.cmdline()}
+
+    def rows(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
+        with psycopg.connect(EmbeddedPostgres(self.home).url) as connection:
+            return connection.execute(statement, values).fetchall()
 
 
-@pytest.fixture
-def free_port() -> int:
+def eventually(found: Callable[[], Any], seconds: float = 120) -> Any:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            if value := found():
+                return value
+        except (httpx.HTTPError, psycopg.Error, KeyError, TypeError):
+            pass
+        time.sleep(0.3)
+    raise AssertionError(f"not within {seconds} s")
+
+
+@pytest.fixture(scope="module")
+def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    home = tmp_path_factory.mktemp("up")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+        port = probe.getsockname()[1]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("TRACKER_", "DAGSTER_"))}
+    with (home / "up.log").open("w") as log:
+        process = subprocess.Popen(
+            [TRACKER, "up", "--port", str(port)],
+            env={**environment, "TRACKER_HOME": str(home)},
+            cwd=home,
+            stdout=log,
+            stderr=log,
+            text=True,
+        )
+    yield Installation(process, home, port)
+    process.send_signal(signal.SIGINT)
+    process.wait(90)
 
 
 @pytest.mark.slow
-def test_it_serves_schedules_and_runs_and_ctrl_c_leaves_no_process(tmp_path, free_port):
-    up = subprocess.Popen(
-        [TRACKER, "up", "--port", str(free_port)],
-        env={**os.environ, "TRACKER_HOME": str(tmp_path)},
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
+def test_every_schedule_is_on_from_the_start(installation):
+    found = eventually(lambda: installation.ask(_SCHEDULES)["schedulesOrError"]["results"])
+    states = {schedule["name"]: schedule["scheduleState"]["status"] for schedule in found}
+    assert {"market_hourly", "onchain_hourly", "market_daily_close"} <= set(states)
+    assert set(states.values()) == {"RUNNING"}
+
+
+@pytest.mark.slow
+def test_a_daemon_killed_during_a_run_comes_back_and_every_run_ends_once(installation):
+    first = eventually(lambda: installation.launch(hours_ago=2))
+    eventually(lambda: installation.status(first) == "STARTED")
+    before = installation.programs()
+    before["dagster._daemon"].kill()
+    killed_at = time.time()
+    second = installation.launch(hours_ago=3)  # while there is no daemon that could start it
+    for run_id in (first, second):
+        assert eventually(lambda run_id=run_id: _ended(installation.status(run_id))) == "SUCCESS"
+    eventually(lambda: _all_alive_since(installation, killed_at))
+    ticks = (
+        "SELECT 1 FROM dagster.job_ticks WHERE type = 'SENSOR' AND timestamp > to_timestamp(%s)::timestamp"
     )
-    try:
-        interface = Interface(free_port)
-        schedules = '{ schedulesOrError(repositorySelector: {repositoryName: "__repository__",'
-        schedules += ' repositoryLocationName: "tracker_pipeline"}) { ... on Schedules {'
-        schedules += " results { name scheduleState { status } } } } }"
-        found = interface.wait_for(schedules, lambda data: data["schedulesOrError"]["results"], 90)
-        states = {s["name"]: s["scheduleState"]["status"] for s in found["schedulesOrError"]["results"]}
-        assert {"market_hourly", "onchain_hourly", "market_daily_close"} <= set(states)
-        assert set(states.values()) == {"RUNNING"}
-        _materialize_an_hour(interface)
-        mine = psutil.Process(up.pid).children(recursive=True)
-    finally:
-        up.send_signal(signal.SIGINT)
-        up.wait(90)
-    assert up.returncode == 0, up.stdout.read()
+    eventually(lambda: installation.rows(ticks, killed_at))
+    after = installation.programs()
+    assert {name for name in before if before[name] != after[name]} == {"dagster._daemon"}
+    starts = "SELECT run_id, count(*) FROM dagster.event_logs WHERE dagster_event_type = 'PIPELINE_START' GROUP BY 1"
+    assert {run: count for run, count in installation.rows(starts) if run in (first, second)} == {
+        first: 1,
+        second: 1,
+    }
+    made = (
+        "SELECT partition, count(*) FROM dagster.event_logs WHERE dagster_event_type = 'ASSET_MATERIALIZATION'"
+        ' AND asset_key = \'["onchain", "accumulation_scores"]\' AND run_id IN (%s, %s) GROUP BY 1'
+    )
+    assert [count for _, count in installation.rows(made, first, second)] == [1, 1]
+
+
+def _ended(status: str) -> str:
+    return status if status in ("SUCCESS", "FAILURE", "CANCELED") else ""
+
+
+def _all_alive_since(installation: Installation, moment: float) -> bool:
+    daemons = installation.ask(_DAEMONS)["instance"]["daemonHealth"]["allDaemonStatuses"]
+    needed = [daemon for daemon in daemons if daemon["required"]]
+    return bool(needed) and all(d["healthy"] and d["lastHeartbeatTime"] > moment for d in needed)
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_all_and_leaves_no_process(installation):
+    mine = psutil.Process(installation.process.pid).children(recursive=True)
+    assert len(mine) >= 5
+    installation.process.send_signal(signal.SIGINT)
+    assert installation.process.wait(90) == 0, (installation.home / "up.log").read_text()
     _, alive = psutil.wait_procs(mine, timeout=20)
     assert alive == []
-    assert not (tmp_path / "postgres" / "postmaster.pid").exists()
-    assert not (tmp_path / "sandbox" / "addresses.json").exists()
-
-
-def _materialize_an_hour(interface: Interface) -> None:
-    hour = time.strftime("%Y-%m-%d-%H:00", time.gmtime(time.time() - 2 * 3600))
-    job = {
-        "repositoryName": "__repository__",
-        "repositoryLocationName": "tracker_pipeline",
-        "pipelineName": "onchain_hour",
-    }
-    launched = interface.ask(_LAUNCH, job=job, tags=[{"key": "dagster/partition", "value": hour}])
-    run_id = launched["launchPipelineExecution"]["run"]["runId"]
-    run = f'{{ runOrError(runId: "{run_id}") {{ ... on Run {{ status }} }} }}'
-    ended = interface.wait_for(run, lambda data: data["runOrError"]["status"] in ("SUCCESS", "FAILURE"), 120)
-    assert ended["runOrError"]["status"] == "SUCCESS"
+    assert not (installation.home / "postgres" / "postmaster.pid").exists()
+    assert not (installation.home / "sandbox" / "addresses.json").exists()
 
 
 def test_a_port_in_use_is_one_sentence_and_1(tmp_path):
