@@ -26,7 +26,7 @@ def _figures(**described: str) -> dict[str, dg.TableSchema]:
     metadata=_figures(
         table="schema and table",
         file="relative to the lake",
-        problem="missing, altered, miscounted or orphaned",
+        problem="missing, altered, miscounted, orphaned, or keys that stand twice",
     ),
     retry_policy=RETRIES,
     pool="archive",
@@ -43,7 +43,8 @@ def archive_audit(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Non
             "rows": found.rows,
             "bytes": found.bytes,
             "losses": len(found.losses),
-            "orphans": len(found.problems) - len(found.losses),
+            "orphans": len(found.orphans),
+            "parts_with_reused_keys": len(found.problems) - len(found.losses) - len(found.orphans),
             "unfinished": found.unfinished,
             "problems": [f"{one.file}: {one.problem}" for one in found.problems[:_MOST_LISTED]],
         }

@@ -95,7 +95,7 @@ def _lake() -> str:
             f"{len(found.losses)} files differ from the manifest, the first is {first.file} ({first.problem}):"
             " see tracker archive audit"
         )
-    orphans = len(found.problems) + found.unfinished
+    orphans = len(found.orphans) + found.unfinished
     leftovers = f", {orphans} leftovers will be swept" if orphans else ""
     return f"{store.name} can be written to and equals its manifest{leftovers}"
 

@@ -3,12 +3,11 @@
 What belongs here: finding what is wrong. What does not: repairing (`restore`, `sweeping`).
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from itertools import groupby
+from datetime import UTC, date, datetime
 
-import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -18,12 +17,14 @@ from tracker_pipeline.storage.database import connect
 from tracker_pipeline.storage.lake_store import UNFINISHED, LakeStore, lake_store, sha256_of
 from tracker_pipeline.storage.manifest import Batch, live_batches_of
 from tracker_pipeline.storage.part_loading import key_of_part
+from tracker_pipeline.storage.shared_keys import parts_sharing_keys
 from tracker_pipeline.storage.sweeping import GRACE, MARKER
 
 MISSING = "missing"
 ALTERED = "altered"
 MISCOUNTED = "other number of rows than the manifest says"
-KEY_TWICE = "keys that another part of the day has as well"
+KEY_TWICE = "keys that another part has as well"
+KEY_REUSED = "keys that were used again in another part; both rows are kept"
 ORPHANED = "not in the manifest"
 
 
@@ -35,7 +36,7 @@ class Problem:
         table: schema and table, as far as the path tells.
         file: relative to the lake.
         problem: one of the constants of this module.
-        is_loss: whether rows cannot be read or are doubled; a leftover is no loss.
+        is_loss: whether rows cannot be read or are doubled; a leftover is no loss, nor is a key of two rows.
     """
 
     table: str
@@ -66,6 +67,11 @@ class Audit:
         """Problems that concern rows."""
         return [problem for problem in self.problems if problem.is_loss]
 
+    @property
+    def orphans(self) -> list[Problem]:
+        """Files that no entry of the manifest lists."""
+        return [problem for problem in self.problems if problem.problem == ORPHANED]
+
 
 def audit(
     names: Sequence[str] | None = None, *, quick: bool = False, tell: Callable[[str], None] = lambda _: None
@@ -93,15 +99,17 @@ def audit(
         parts = {name: live_batches_of(connection, name) for name in names or known}
     for name, own in parts.items():
         tell(name)
-        for _, day in groupby(own, key=lambda part: part.data_day):
-            _audit_day(store, name, list(day), found, quick=quick)
+        intact = _intact(store, name, own, found, quick=quick)
+        if not quick:
+            _find_shared_keys(store, name, intact, found)
     tell("files that no part claims")
     for name in names or [""]:
         _find_orphans(store, name, found)
     return found
 
 
-def _audit_day(store: LakeStore, name: str, parts: Sequence[Batch], found: Audit, *, quick: bool) -> None:
+def _intact(store: LakeStore, name: str, parts: Sequence[Batch], found: Audit, *, quick: bool) -> list[Batch]:
+    """The parts that are as the manifest says."""
     intact = []
     for part in parts:
         found.parts += 1
@@ -112,10 +120,27 @@ def _audit_day(store: LakeStore, name: str, parts: Sequence[Batch], found: Audit
             found.problems.append(Problem(name, part.path, problem))
         else:
             intact.append(part)
+    return intact
+
+
+def _find_shared_keys(store: LakeStore, name: str, parts: Sequence[Batch], found: Audit) -> None:
+    """Parts that share a key: doubled rows where a key is for ever one row's, else keys that were used again."""
     policy = get_policies().archived.get(name)
-    if len(intact) > 1 and not quick and policy and policy.same_key == "correct":
-        twice = _keys_twice(store, name, intact)
-        found.problems += [Problem(name, path, KEY_TWICE) for path in twice]
+    if policy is None:
+        return
+    comparable: dict[tuple[tuple[str, ...], date | None], list[str]] = defaultdict(list)
+    for part in parts:
+        key = key_of_part(name, part)
+        # A key with the time in it belongs to one day.
+        day = part.data_day if policy.time_column in key else None
+        comparable[key, day].append(part.path)
+    for (key, _), paths in comparable.items():
+        if not key or len(paths) < 2:
+            continue
+        for path, count in parts_sharing_keys(store, key, paths).items():
+            is_loss = policy.same_key == "correct"
+            problem = f"{count:,} {KEY_TWICE if is_loss else KEY_REUSED}"
+            found.problems.append(Problem(name, path, problem, is_loss=is_loss))
 
 
 def _problem_of(store: LakeStore, part: Batch, *, quick: bool) -> str | None:
@@ -132,20 +157,6 @@ def _problem_of(store: LakeStore, part: Batch, *, quick: bool) -> str | None:
         except pa.ArrowInvalid:
             return ALTERED
     return MISCOUNTED if rows != part.rows else None
-
-
-def _keys_twice(store: LakeStore, name: str, parts: Sequence[Batch]) -> list[str]:
-    """Files that share a key with another one of the day."""
-    key = key_of_part(name, parts[0])
-    if not key:
-        return []
-    frames = []
-    for part in parts:
-        with store.open(part.path) as source:
-            keys = pl.DataFrame(pq.read_table(source, columns=list(key)))
-        frames.append(keys.with_columns(path=pl.lit(part.path)))
-    together = pl.concat(frames, how="vertical_relaxed")
-    return sorted(together.filter(pl.struct(key).is_duplicated()).get_column("path").unique().to_list())
 
 
 def _find_orphans(store: LakeStore, name: str, found: Audit) -> None:

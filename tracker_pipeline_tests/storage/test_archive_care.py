@@ -81,7 +81,7 @@ def test_an_audit_finds_a_key_that_two_parts_have(archived):
         f" '{copy}'))).* FROM archive.batches b WHERE data_day = '2024-05-01'"
     )
     plant_file(copy, read_file(lake_files()[0]))
-    assert {problem.problem for problem in audit().problems} == {KEY_TWICE}
+    assert {(p.problem, p.is_loss) for p in audit().problems} == {(f"96 {KEY_TWICE}", True)}
 
 
 def test_the_assets_pass_on_a_good_archive_and_their_checks_fail_on_a_bad_one(archived):

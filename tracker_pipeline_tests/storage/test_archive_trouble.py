@@ -13,6 +13,7 @@ from tracker_pipeline.resources.errors import PermanentError
 from tracker_pipeline.storage import lake_store as store
 from tracker_pipeline.storage import moving, part_writer, row_mode, scan
 from tracker_pipeline.storage.archive import archive_tables, move_day
+from tracker_pipeline.storage.audit import KEY_REUSED, audit
 from tracker_pipeline.storage.database import connect
 from tracker_pipeline_tests.conftest import forget_settings
 from tracker_pipeline_tests.storage.foreign import use_policies
@@ -230,6 +231,20 @@ def test_a_key_that_is_used_again_is_reported_and_both_rows_are_kept(two_tables)
             "SELECT sum(rows)::int FROM archive.batches WHERE table_name = 'public.one' AND state = 'live'"
         ).fetchone()
     assert counted == (101,)
+
+
+def test_a_key_that_is_used_again_on_another_day_is_named_by_the_audit_and_is_no_loss(two_tables):
+    run()
+    assert audit(["public.one"]).problems == []
+    with psycopg.connect(two_tables) as connection:
+        connection.execute(
+            "INSERT INTO one SELECT i, timestamptz '2024-05-02 12:00Z' + i * interval '1 minute', 'anew'"
+            " FROM generate_series(90, 109) AS i"
+        )
+    assert run()["public.one"] == ("moved", "")
+    found = audit(["public.one"])
+    assert [(p.problem, p.is_loss) for p in found.problems] == [(f"10 {KEY_REUSED}", False)] * 2
+    assert (found.orphans, total("one")) == ([], 120)
 
 
 def test_a_delete_that_would_reach_other_rows_is_refused(two_tables):
