@@ -2,7 +2,7 @@
 
 Each of Dagster's programs is a process of its own, as in `deploy/compose.yaml`, so that one which dies is started
 again alone: runs are processes of the code server and go on while the daemon or the web interface is away. Under
-`dagster dev` the death of one ends all, and every run with them.
+`dagster dev` the death of one ends all, and the interface is away for half a minute.
 
 What belongs here: starting and ending. What does not: what the schedules run.
 """
@@ -62,11 +62,12 @@ def run_up(*, host: str, port: int, health_port: int, say: Callable[[str], None]
         code_server = ["dagster", "code-server", "start", "-m", "tracker_pipeline.definitions"]
         code_server += ["--location-name", _LOCATION, "--socket", str(address)]
         web = ["dagster_webserver", "-w", str(workspace), "-h", host, "-p", str(port)]
+        web += ["--live-data-poll-rate", "2000", "--db-pool-max-overflow", "3"]
         daemon = ["dagster._daemon", "run", "-w", str(workspace)]
         health = ["tracker_pipeline", "health", "--host", host, "--port", str(health_port)]
         parts = [_Part("the code server", code_server, home), _Part("the health service", health, home)]
         # What comes now asks the code server first, and would wait for a minute until it asks again.
-        waiting = {"the web interface": [*web, "--live-data-poll-rate", "2000"], "the daemon": daemon}
+        waiting = {"the web interface": web, "the daemon": daemon}
         code = 0
         while not stopped and not code:
             if waiting and _listens(address):

@@ -28,6 +28,8 @@ _EVENTS_AT_ONCE: Final = "100"
 # Each event is two transactions, 600 in an hourly run: waiting for the disk after each takes longer than they do. A
 # server that loses power may forget the last events of a run, never a row of ours; what has no record is made again.
 _NO_WAIT: Final = "-csynchronous_commit=off"
+# Of one process. A thread needs two only while it writes an event, so those who hold one do not block each other.
+_MOST_AT_ONCE: Final = 10
 # A connection that has rested longer may have been forgotten by something between us and the server.
 _MOST_RESTED_SECONDS: Final = 300
 
@@ -36,7 +38,8 @@ class TrackerStorage(DagsterPostgresStorage):
     """Runs, events and schedules in the schema `dagster`, over one connection that rests between operations.
 
     Left alone each storage opens a connection for every operation: 800 in an hourly run of the market chain, a third
-    of its time. What is needed at once beyond the one is opened and closed again, as before.
+    of its time. What is needed at once beyond the one is opened and closed again, as before, up to ten in a process;
+    who finds none free waits. The web interface makes pools of its own, which an option of its command bounds.
     """
 
     @classmethod
@@ -57,7 +60,7 @@ class TrackerStorage(DagsterPostgresStorage):
             url,
             isolation_level="AUTOCOMMIT",
             pool_size=1,
-            max_overflow=-1,
+            max_overflow=_MOST_AT_ONCE - 1,
             pool_pre_ping=True,
             pool_recycle=_MOST_RESTED_SECONDS,
         )

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,12 +28,18 @@ _SCHEDULES = """{ schedulesOrError(repositorySelector: {repositoryName: "__repos
   repositoryLocationName: "tracker_pipeline"}) { ... on Schedules { results { name scheduleState { status } } } } }"""
 
 
+# What docs/running_live.md says that is open at most.
+CONNECTIONS_OF_A_PROCESS = 12
+CONNECTIONS = 60
+
+
 class Installation:
     """A running `tracker up` and its web interface over GraphQL."""
 
     def __init__(self, process: subprocess.Popen[str], home: Path, port: int) -> None:
         self.process, self.home = process, home
         self._url = f"http://127.0.0.1:{port}/graphql"
+        self.connections: Counter[str] = Counter()
 
     def ask(self, query: str, **variables: Any) -> Any:
         return httpx.post(self._url, json={"query": query, "variables": variables}, timeout=30).json()["data"]
@@ -58,6 +65,12 @@ class Installation:
         children = psutil.Process(self.process.pid).children()
         words = ("code-server", "dagster_webserver", "dagster._daemon", "health")
         return {word: child for child in children for word in words if word in child.cmdline()}
+
+    def note_connections(self) -> None:
+        """Remember the most that each process, named after its id, and all together have had open at once."""
+        held = Counter(name for (name,) in self.rows("SELECT application_name FROM pg_stat_activity"
+                                                     " WHERE backend_type = 'client backend'"))  # fmt: skip
+        self.connections |= held | Counter(all=held.total())
 
     def rows(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
         with psycopg.connect(EmbeddedPostgres(self.home).url) as connection:
@@ -114,7 +127,7 @@ def test_a_daemon_killed_during_a_run_comes_back_and_every_run_ends_once(install
     killed_at = time.time()
     second = installation.launch(hours_ago=3)  # while there is no daemon that could start it
     for run_id in (first, second):
-        assert eventually(lambda run_id=run_id: _ended(installation.status(run_id))) == "SUCCESS"
+        assert eventually(lambda run_id=run_id: _ended(installation, run_id)) == "SUCCESS"
     eventually(lambda: _all_alive_since(installation, killed_at))
     ticks = (
         "SELECT 1 FROM dagster.job_ticks WHERE type = 'SENSOR' AND timestamp > to_timestamp(%s)::timestamp"
@@ -132,9 +145,13 @@ def test_a_daemon_killed_during_a_run_comes_back_and_every_run_ends_once(install
         ' AND asset_key = \'["onchain", "accumulation_scores"]\' AND run_id IN (%s, %s) GROUP BY 1'
     )
     assert [count for _, count in installation.rows(made, first, second)] == [1, 1]
+    assert installation.connections.pop("all") <= CONNECTIONS
+    assert max(installation.connections.values()) <= CONNECTIONS_OF_A_PROCESS
 
 
-def _ended(status: str) -> str:
+def _ended(installation: Installation, run_id: str) -> str:
+    installation.note_connections()
+    status = installation.status(run_id)
     return status if status in ("SUCCESS", "FAILURE", "CANCELED") else ""
 
 

@@ -1,5 +1,7 @@
 """A pool lets one run at a time to a scarce thing, and never keeps the place of a run that is over."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import dagster as dg
 from dagster._core.op_concurrency_limits_counter import GlobalOpConcurrencyLimitsCounter
 from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES, DagsterRun, RunOpConcurrency
@@ -50,3 +52,19 @@ def test_dagster_keeps_one_connection_between_its_operations(own_instance):  # n
     with connect() as connection:
         connection.execute("SELECT pg_terminate_backend(%s)", [*serving])
     assert own_instance.get_runs_count() == 0  # a server that restarted is no failure
+
+
+def test_a_process_never_holds_more_than_ten_connections_for_dagsters_records(own_instance):  # noqa: F811
+    def ask(_: int) -> None:
+        with own_instance.run_storage.connect() as connection:
+            connection.exec_driver_sql("SELECT pg_sleep(0.3)")
+
+    asking = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%sleep(0.3)'"
+    most = 0
+    with connect() as connection, ThreadPoolExecutor(25) as threads:
+        connection.autocommit = True
+        asked = [threads.submit(ask, number) for number in range(25)]
+        while not all(one.done() for one in asked):
+            most = max(most, connection.execute(asking).fetchone()[0])
+        assert [one.result() for one in asked] == [None] * 25
+    assert most == 10
