@@ -1,6 +1,6 @@
 """What Dagster itself costs: the hourly job beside its stages as plain functions, backfills, the import.
 
-    python -m benchmarks.operations [--whales 1000] [--days 60] [--history 8]
+    python -m benchmarks.operations [--only imports|records|hourly|backfills] [--whales 1000] [--days 60]
 
 Everything runs on an embedded Postgres and the local sandbox, in this process or in processes of `dagster`.
 """
@@ -296,14 +296,6 @@ def compare_batches(instance: Any, days: int) -> None:
         f"Dagster's own share of a materialized partition: {per[None]:.1f} ms, with DAGSTER_EVENT_BATCH_SIZE=100"
         f" {per['100']:.1f} ms"
     )
-    from tracker_pipeline.automation.jobs import MARKET_ASSETS, ONCHAIN_ASSETS
-
-    partitions_of_year = 365 * (len(MARKET_ASSETS) - 1) + 8_760 * (len(ONCHAIN_ASSETS) - 2)
-    minutes = {batch: partitions_of_year * ms / 60_000 for batch, ms in per.items()}
-    print(
-        f"  scaled, not run: a year of both chains is {partitions_of_year:,} materialized partitions,"
-        f" {minutes[None]:.0f} minutes of Dagster, {minutes['100']:.0f} with batches"
-    )
 
 
 @contextmanager
@@ -328,8 +320,12 @@ def main() -> None:
     parser.add_argument("--whales", type=int, default=1_000)
     parser.add_argument("--days", type=int, default=60, help="of the backfills")
     parser.add_argument("--history", type=int, default=8, help="days of the market chain before the hour")
+    parts = ("imports", "records", "hourly", "backfills")
+    parser.add_argument("--only", choices=parts, help="one of the four measurements")
     given = parser.parse_args()
-    compare_imports()
+    wanted = (given.only,) if given.only else parts
+    if "imports" in wanted:
+        compare_imports()
     with installation(given.whales):
         from tracker_pipeline.commands.project import shared_instance
         from tracker_pipeline.definitions import defs
@@ -337,9 +333,12 @@ def main() -> None:
 
         ready_url()
         with shared_instance() as instance:
-            compare_batches(instance, given.days)
-            compare_hourly_jobs(defs, instance, given.history)
-        compare_backfills(given.days)
+            if "records" in wanted:
+                compare_batches(instance, given.days)
+            if "hourly" in wanted:
+                compare_hourly_jobs(defs, instance, given.history)
+        if "backfills" in wanted:
+            compare_backfills(given.days)
 
 
 if __name__ == "__main__":
