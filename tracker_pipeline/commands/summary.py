@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 from rich.console import Console, JustifyMethod
 from rich.table import Table
+from rich.text import Text
 
 from tracker_pipeline.domain.label_report import net_bar
 
 # A table wider than the terminal is cut on the right, not in every column.
 _WIDTHS = {"asset": 31, "rows": 7, "hot": 7, "cold": 7, "content": 8, "checks": 6}
+_ANY_WIDTH = 1_000_000
 
 if TYPE_CHECKING:
     from tracker_pipeline.commands.demo import Report
@@ -114,10 +116,24 @@ def print_records(
     if not records:
         console.print(empty)
         return
-    table = Table(*records[0].keys())
-    for record in records:
-        table.add_row(*(f"{v:,}" if isinstance(v, int) else str(v) for v in record.values()))
-    console.print(table)
+    cells = [[f"{v:,}" if isinstance(v, int) else str(v) for v in record.values()] for record in records]
+    _print_cells(console, list(records[0]), cells)
+
+
+def _print_cells(console: Console, names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows side by side where they fit, else one below the other: a cut table cannot be read."""
+    table = Table(*names)
+    for row in rows:
+        table.add_row(*map(Text, row))  # brackets of a value are no markup
+    unbounded = console.options.update(max_width=_ANY_WIDTH)
+    if not rows or console.measure(table, options=unbounded).maximum <= console.width:
+        console.print(table)
+        return
+    width = max(map(len, names))
+    for number, row in enumerate(rows, 1):
+        console.print(f"row {number:,}", style="bold", highlight=False)
+        for name, value in zip(names, row, strict=True):
+            console.print(Text(f"  {name:<{width}}  {value}"), soft_wrap=True)
 
 
 def print_absences(console: Console, found: "Absences", form: str) -> None:
@@ -145,10 +161,9 @@ def write_rows(console: Console, rows: pl.DataFrame, form: str, output: Path | N
     elif form == "json":
         _write_text(json.dumps(rows.to_dicts(), default=str, indent=2) + "\n", output)
     else:
-        table = Table(*rows.columns)
-        for row in rows.iter_rows():
-            table.add_row(*("" if value is None else str(value) for value in row))
-        console.print(table)
+        _print_cells(
+            console, rows.columns, [["" if v is None else str(v) for v in row] for row in rows.rows()]
+        )
         console.print(f"{rows.height:,} rows")
 
 
