@@ -32,7 +32,7 @@ from tracker_pipeline.domain.holdings import (
     holdings_of,
     usable_rate,
 )
-from tracker_pipeline.domain.score_view import chart, movers, without_driver
+from tracker_pipeline.domain.score_view import movers, score_chart, total_chart, without_driver
 from tracker_pipeline.domain.snapshot_quality import coverage_quality
 from tracker_pipeline.partitions import HOURLY
 from tracker_pipeline.resources.failures import classified
@@ -85,7 +85,7 @@ def score_hour(run_id: str, network: str, hour: datetime) -> tuple[pl.DataFrame,
     rows = [{**row, "run_id": run_id} for row, _ in scored]
     frame = pl.DataFrame(rows, schema=schemas.ACCUMULATION_SCORES.polars_schema, orient="row")
     return frame, {
-        "share of the last 24 hours that is stored": float(covered),
+        "share of the last 24 hours that is stored, 0 to 1": float(covered),
         **_shown(network, hour, rate, *scored[0]),
     }
 
@@ -149,13 +149,15 @@ def _shown(
     """The score over the first look-back for people, with its chart and the ten largest movers."""
     alone = without_driver(cohort.pairs, row["driver"])
     points = total_points(network, hour - _CHART_DAYS, hour, row["lookback_hours"], row["score_pct"])
+    # Numbers, since the web interface plots those over the hours; the table has them exactly.
+    scores = {"score, %": row["score_pct"], "score without the driver, %": alone}
     return {
-        "look-back in hours": row["lookback_hours"],
-        "score_pct": str(row["score_pct"]),
-        "score_pct without the driver": "None" if alone is None else f"{float(alone):.10f}",
-        "band": str(row["band"]),
-        "tags": ", ".join(row["tags"]),
+        "look-back, hours": row["lookback_hours"],
+        **{name: float(value) for name, value in scores.items() if value is not None},
+        "band": row["band"] or "none without a score",
+        "tags": ", ".join(row["tags"]) or "none",
         "status": row["status"],
-        "chart": dg.MetadataValue.md(chart(points)),
+        "total balance": dg.MetadataValue.md(total_chart(points)),
+        "score over time": dg.MetadataValue.md(score_chart(points)),
         "largest movers": dg.MetadataValue.md(movers(cohort.pairs, usable_rate(rate) or MICRO)),
     }

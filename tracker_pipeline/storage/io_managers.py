@@ -19,6 +19,7 @@ from tracker_pipeline.domain.schemas import TABLES, Table
 from tracker_pipeline.resources.failures import classified
 from tracker_pipeline.storage import lake, manifest
 from tracker_pipeline.storage.database import connect, lock_table
+from tracker_pipeline.storage.preview import preview
 from tracker_pipeline.storage.spanning import scan
 from tracker_pipeline.storage.stored_rows import Window
 from tracker_pipeline.storage.writing import Written, write_window
@@ -52,15 +53,19 @@ class _TableIOManager(dg.ConfigurableIOManager):
         run_id = context.run_id
         with classified():
             if not context.has_asset_partitions:
-                written = self._store(table, cast("pl.DataFrame", obj), None, run_id)
+                rows = cast("pl.DataFrame", obj)
+                written = self._store(table, rows, None, run_id)
                 stored = scan(table.name).select(pl.len()).collect().item()
-                context.add_output_metadata({"dagster/row_count": stored, **_changes(written)})
+                context.add_output_metadata(
+                    {"dagster/row_count": stored, **_changes(written), **preview(table, rows)}
+                )
                 return
-            done = {
-                key: self._store(table, frame, _window(context, key), run_id)
-                for key, frame in _by_partition(context, table, obj)
-            }
-            _describe_partitions(context, table, done)
+            done: dict[str, Written] = {}
+            rows = pl.DataFrame()
+            for key, rows in _by_partition(context, table, obj):
+                done[key] = self._store(table, rows, _window(context, key), run_id)
+            if done:
+                _describe_partitions(context, table, done, rows)
 
     def load_input(self, context: dg.InputContext) -> pl.LazyFrame | pl.DataFrame:
         """Read the partitions asked for; lazily where the parameter is annotated as a LazyFrame."""
@@ -163,18 +168,23 @@ def _utc(moment: datetime) -> datetime:
     return datetime.fromtimestamp(moment.timestamp(), UTC)
 
 
-def _describe_partitions(context: dg.OutputContext, table: Table, done: dict[str, Written]) -> None:
-    """Give each partition its own figures: Dagster would copy one output's metadata to all of them."""
+def _describe_partitions(
+    context: dg.OutputContext, table: Table, done: dict[str, Written], newest: pl.DataFrame
+) -> None:
+    """Give each partition its own figures: Dagster would copy one output's metadata to all of them.
+
+    Rows are shown at the newest one alone, since each keeps what it is given for ever.
+    """
     counts = _stored_by_partition(context, table, list(done))
+    last = list(done)[-1]
     for key, written in done.items():
-        metadata = {"dagster/partition_row_count": counts[key], **_changes(written)}
+        shown = preview(table, newest) if key == last else {}
+        metadata = {"dagster/partition_row_count": counts[key], **_changes(written), **shown}
         context.step_context.add_asset_metadata(metadata, asset_key=context.asset_key, partition_key=key)
 
 
 def _stored_by_partition(context: dg.OutputContext, table: Table, keys: list[str]) -> dict[str, int]:
     windows = {key: _window(context, key) for key in keys}
-    if not windows:
-        return {}
     column = table.time_column or ""
     start = min(window[0] for window in windows.values())
     end = max(window[1] for window in windows.values())

@@ -34,9 +34,10 @@ def test_a_score_with_hardly_an_hour_between_says_that_coverage_is_low_and_keeps
     assert (row["status"], row["tags"]) == ("low_coverage", ["Incomplete Data"])
     assert row["score_pct"] is not None
     metadata = shown(result)
-    assert metadata["chart"].startswith("![total balance and score](data:image/svg+xml;base64,")
+    assert metadata["total balance"].startswith("![chart](data:image/svg+xml;base64,")
     assert metadata["largest movers"].count("| `0x") == 10
     assert metadata["status"] == "low_coverage"
+    assert metadata["score, %"] == float(row["score_pct"])
 
 
 def test_without_a_snapshot_near_the_look_back_there_is_no_score(run, configure):

@@ -15,6 +15,7 @@ from tracker_pipeline.keys import ML_FEATURES_15M, OHLC_15M
 from tracker_pipeline.partitions import DAILY
 from tracker_pipeline.storage import scan
 from tracker_pipeline.storage.io_managers import ParquetIOManager, PartitionFrames, PostgresIOManager
+from tracker_pipeline.storage.lake_store import lake_store
 from tracker_pipeline_tests.frames import bars
 from tracker_pipeline_tests.stores import lake_files
 
@@ -83,6 +84,34 @@ def test_a_range_is_split_by_day_and_each_day_has_its_own_row_count(own_database
         for event in result.get_asset_materialization_events()
     }
     assert counts == {"2024-05-01": 96, "2024-05-02": 96, "2024-05-03": 10}
+
+
+@CASES
+def test_the_newest_day_of_a_range_shows_its_rows_and_a_chart(own_database, key, manager, shape):
+    result = run([asset_of(key, manager, shape(bars(count=96 * 3)))], tags=RANGE_TAGS)
+    metadata = {
+        event.partition: event.materialization.metadata for event in result.get_asset_materialization_events()
+    }
+    assert [day for day, shown in metadata.items() if "newest rows" in shown] == ["2024-05-03"]
+    shown = metadata["2024-05-03"]
+    assert shown["newest rows"].value.splitlines()[2].startswith("|2024-05-03 23:45|")
+    assert shown["NULL values"].value.startswith("of 96 rows: ")
+    assert f"{key_value(key)} of BTC/USDT" in shown["chart"].value
+    assert "2024-05-02 23:45 to 2024-05-03 23:45 UTC" in shown["chart"].value
+    # Dagster keeps it for ever, so a year of days may not hold more than some megabytes of it.
+    assert sum(len(f"{one.value}") for one in shown.values()) < 4_000
+
+
+def test_an_older_file_that_cannot_be_read_fails_no_run(own_database):
+    days = features(bars(count=192))
+    assert run([asset_of(ML_FEATURES_15M, "parquet", days)], tags=RANGE_TAGS).success
+    for file in lake_files():
+        lake_store().delete(file)
+    event = run(
+        [asset_of(ML_FEATURES_15M, "parquet", features(bars(start=START + timedelta(days=2), count=4)))],
+        partition_key="2024-05-03",
+    ).get_asset_materialization_events()[0]
+    assert event.materialization.metadata["chart"].value.startswith("not drawn: ")
 
 
 @CASES

@@ -5,6 +5,7 @@ What belongs here: the language of declarations. What does not: any one table (t
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from enum import Enum
 from typing import Final, Literal
 
@@ -80,6 +81,19 @@ class Column:
 
 
 @dataclass(frozen=True)
+class Chart:
+    """What the web interface draws of a table.
+
+    Attributes:
+        column: a number, drawn over the table's time.
+        span: how much is drawn, back from the newest row.
+    """
+
+    column: str
+    span: timedelta
+
+
+@dataclass(frozen=True)
 class Table:
     """One table.
 
@@ -104,12 +118,15 @@ class Table:
     write: Literal["replace", "merge"] = "replace"
     revisions: str | None = None
     partition: Literal["day", "month", "year"] | None = None
+    chart: Chart | None = None
     column_by_name: Mapping[str, Column] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Index the columns and refuse a key or time column that is not declared."""
         object.__setattr__(self, "column_by_name", {column.name: column for column in self.columns})
-        undeclared = {*self.key, *([self.time_column] if self.time_column else [])} - set(self.column_by_name)
+        drawn = self.chart.column if self.chart else None
+        named = {*self.key, *(name for name in (self.time_column, drawn) if name)}
+        undeclared = named - set(self.column_by_name)
         if undeclared:
             raise ValueError(f"{self.name}: {sorted(undeclared)} are not declared columns")
         if self.partition and self.time_column not in self.key:

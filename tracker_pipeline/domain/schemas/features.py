@@ -1,15 +1,17 @@
 """Tables of features, which live in the lake."""
 
+from datetime import timedelta
 from typing import Final
 
 from tracker_pipeline.domain import feature_catalogue
-from tracker_pipeline.domain.schemas.declaration import SYMBOL, VENUE, Column, T, Table
+from tracker_pipeline.domain.schemas.declaration import SYMBOL, VENUE, Chart, Column, T, Table
 
 ML_FEATURES_15M: Final = Table(
     name="features.ml_features_15m",
     key=("venue", "symbol", "ts"),
     time_column="ts",
     store="lake",
+    chart=Chart("rsi_14", timedelta(days=1)),
     description="Point-in-time features at each closed 15m bar, NULL with a reason where history is short.",
     columns=(
         VENUE,

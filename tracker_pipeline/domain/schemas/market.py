@@ -1,9 +1,11 @@
 """Tables of market data: bars, what corrected them, instruments, regimes."""
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Final, Literal
 
-from tracker_pipeline.domain.schemas.declaration import RUN_ID, SYMBOL, VENUE, Column, T, Table
+from tracker_pipeline.domain.schemas.declaration import RUN_ID, SYMBOL, VENUE, Chart, Column, T, Table
+from tracker_pipeline.domain.timeframes import TIMEFRAMES
 
 _TS = Column("ts", T.TIME, "open time of the bar, UTC")
 
@@ -13,7 +15,12 @@ _BAR_VALUES: Final = (
     Column("low", T.FLOAT, "lowest price, quote currency"),
     Column("close", T.FLOAT, "last price, quote currency"),
     Column("volume", T.FLOAT, "traded amount, base currency"),
-    Column("vwap", T.FLOAT, "volume-weighted mean price; NULL where the source has none", nullable=True),
+    Column(
+        "vwap",
+        T.FLOAT,
+        "volume-weighted mean price, quote currency; NULL where the source has none",
+        nullable=True,
+    ),
     Column("trades", T.INT, "number of trades; NULL where the source has none", nullable=True),
     Column("n_src", T.INT, "finer bars this one was rolled up from; NULL for a native bar", nullable=True),
 )
@@ -93,6 +100,8 @@ _PARTITIONS: Final[Mapping[str, Literal["day", "month", "year"]]] = {
     "1d": "year",
 }
 
+_CHARTED_BARS: Final = 96  # a day of 15m bars
+
 
 def _bar_table(timeframe: str) -> Table:
     return Table(
@@ -102,6 +111,7 @@ def _bar_table(timeframe: str) -> Table:
         write="merge",
         revisions=BAR_REVISIONS.name,
         partition=_PARTITIONS[timeframe],
+        chart=Chart("close", _CHARTED_BARS * TIMEFRAMES[timeframe]),
         description=f"Closed {timeframe} bars.",
         columns=(
             VENUE,
@@ -148,20 +158,21 @@ REGIMES: Final = Table(
     key=("venue", "ts"),
     time_column="ts",
     description="Trend and stress of the market, judged on BTC, as known at each closed 15m bar.",
+    chart=Chart("change_24h_pct", timedelta(days=7)),
     columns=(
         VENUE,
         Column("ts", T.TIME, "open time of the 15m bar at whose close the regime is known"),
         Column("available_at", T.TIME, "from when on the regime may be used"),
         Column("trend", T.TEXT, "BULL, BEAR, NEUTRAL or UNKNOWN"),
         Column("stress", T.TEXT, "PANIC, CAUTION, EUPHORIA, NORMAL or UNKNOWN"),
-        Column("daily_close", T.FLOAT, "close of the last known daily bar", nullable=True),
-        Column("sma_50d", T.FLOAT, "mean of the last 50 daily closes", nullable=True),
-        Column("sma_200d", T.FLOAT, "mean of the last 200 daily closes", nullable=True),
-        Column("change_1h_pct", T.FLOAT, "price change over 1 h", nullable=True),
-        Column("change_4h_pct", T.FLOAT, "price change over 4 h", nullable=True),
-        Column("change_24h_pct", T.FLOAT, "price change over 24 h", nullable=True),
-        Column("range_24h_pct", T.FLOAT, "(highest - lowest) / first over 24 h", nullable=True),
-        Column("drawdown_24h_pct", T.FLOAT, "distance from the 24 h peak, 0 or negative", nullable=True),
-        Column("drawdown_48h_pct", T.FLOAT, "distance from the 48 h peak, 0 or negative", nullable=True),
+        Column("daily_close", T.FLOAT, "close of the last known daily bar, quote currency", nullable=True),
+        Column("sma_50d", T.FLOAT, "mean of the last 50 daily closes, quote currency", nullable=True),
+        Column("sma_200d", T.FLOAT, "mean of the last 200 daily closes, quote currency", nullable=True),
+        Column("change_1h_pct", T.FLOAT, "price change over 1 h, %", nullable=True),
+        Column("change_4h_pct", T.FLOAT, "price change over 4 h, %", nullable=True),
+        Column("change_24h_pct", T.FLOAT, "price change over 24 h, %", nullable=True),
+        Column("range_24h_pct", T.FLOAT, "(highest - lowest) / first over 24 h, %", nullable=True),
+        Column("drawdown_24h_pct", T.FLOAT, "distance from the 24 h peak, 0 or negative, %", nullable=True),
+        Column("drawdown_48h_pct", T.FLOAT, "distance from the 48 h peak, 0 or negative, %", nullable=True),
     ),
 )

@@ -1,8 +1,9 @@
 """Tables of the watched addresses: universe, candidates, balances and their re-checks, stETH rates, scores."""
 
+from datetime import timedelta
 from typing import Final
 
-from tracker_pipeline.domain.schemas.declaration import RUN_ID, Column, T, Table
+from tracker_pipeline.domain.schemas.declaration import RUN_ID, Chart, Column, T, Table
 
 _NETWORK = Column("network", T.TEXT, "network name of the configuration")
 
@@ -35,7 +36,7 @@ WHALE_CANDIDATES: Final = Table(
         Column("whale_address", T.TEXT, "lower-case address"),
         Column("received", T.WEI, "sum of large transfers received, smallest unit"),
         Column("sent", T.WEI, "sum of large transfers sent, smallest unit"),
-        Column("largest", T.WEI, "the largest of them"),
+        Column("largest", T.WEI, "the largest of them, smallest unit"),
         Column("transfers", T.INT, "how many; one to oneself counts twice"),
         Column("first_block", T.INT, "block of the first"),
         Column("last_block", T.INT, "block of the last"),
@@ -90,6 +91,7 @@ STETH_RATES: Final = Table(
     key=("network", "snapshot_timestamp"),
     time_column="snapshot_timestamp",
     description="Ether for one stETH at the pinned block of each hour, from the configured price feed.",
+    chart=Chart("rate", timedelta(days=3)),
     columns=(
         _NETWORK,
         Column("snapshot_timestamp", T.TIME, "the hour"),
@@ -120,8 +122,13 @@ ACCUMULATION_SCORES: Final = Table(
             nullable=True,
         ),
         Column("trend_score", T.NUMERIC, "0 to 1; 0.5 is flat", nullable=True),
-        Column("change_wei", T.WEI, "change of the summed native balance", nullable=True),
-        Column("lst_change_wei", T.WEI, "change of the summed wealth", nullable=True),
+        Column("change_wei", T.WEI, "change of the summed native balance, wei", nullable=True),
+        Column(
+            "lst_change_wei",
+            T.WEI,
+            "change of the summed wealth (native + WETH + stETH), wei of ether",
+            nullable=True,
+        ),
         Column("universe", T.INT, "addresses in either snapshot"),
         Column("matched", T.INT, "addresses known on both sides"),
         Column("missing_current", T.INT, "unknown now"),
@@ -131,9 +138,11 @@ ACCUMULATION_SCORES: Final = Table(
         Column("accumulators", T.INT, "addresses that gained"),
         Column("distributors", T.INT, "addresses that lost"),
         Column("neutral", T.INT, "addresses within tolerance"),
-        Column("median_change_pct", T.NUMERIC, "median change per address", nullable=True),
-        Column("mad_pct", T.NUMERIC, "median absolute deviation of the changes", nullable=True),
-        Column("outlier_threshold_pct", T.NUMERIC, "max(3 x MAD, 1 point)", nullable=True),
+        Column("median_change_pct", T.NUMERIC, "median change per address, %", nullable=True),
+        Column(
+            "mad_pct", T.NUMERIC, "median absolute deviation of the changes, percentage points", nullable=True
+        ),
+        Column("outlier_threshold_pct", T.NUMERIC, "max(3 x MAD, 1 percentage point)", nullable=True),
         Column("outliers", T.INT, "addresses beyond the threshold"),
         Column("driver", T.TEXT, "the outlier with the largest change of wealth", nullable=True),
         Column("is_anomaly", T.BOOL, "the driver holds at least half of all movement"),
@@ -141,11 +150,19 @@ ACCUMULATION_SCORES: Final = Table(
         Column(
             "steth_rate", T.NUMERIC, "ETH per stETH used on both legs; NULL when not known", nullable=True
         ),
-        Column("band", T.TEXT, "verdict on score_pct", nullable=True),
+        Column(
+            "band",
+            T.TEXT,
+            "verdict on score_pct: strong accumulation above 2, accumulation above 0.5, neutral, distribution below"
+            " -0.5, strong distribution below -2",
+            nullable=True,
+        ),
         Column("tags", T.TEXT_LIST, "what stands out"),
         Column("status", T.TEXT, "ok, no_baseline or low_coverage"),
         Column("baseline_timestamp", T.TIME, "the snapshot compared with", nullable=True),
-        Column("elapsed_seconds", T.INT, "true distance of the two snapshots' blocks", nullable=True),
+        Column(
+            "elapsed_seconds", T.INT, "true distance of the two snapshots' blocks, seconds", nullable=True
+        ),
         RUN_ID,
     ),
 )

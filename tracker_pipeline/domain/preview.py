@@ -1,0 +1,101 @@
+"""The newest rows of a table as a person looks at them: a small Markdown table, and which columns lack values.
+
+What belongs here: rows to text of bounded size. What does not: which rows, where they are shown (`storage`).
+
+Dagster keeps the metadata of the newest materialization of each partition for ever, so a preview has at most 2,000
+characters, whatever the width of the table.
+"""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, Final
+
+import polars as pl
+
+from tracker_pipeline.domain.schemas import Column, ColumnType, Table
+
+_MOST_ROWS: Final = 10
+_MOST_CHARACTERS: Final = 1_600
+_MOST_SAME: Final = 300
+_MOST_TEXT: Final = 24
+_MOST_NAMED: Final = 10
+
+
+def newest_rows(table: Table, rows: pl.DataFrame) -> str:
+    """Return the newest rows as Markdown: the columns that fit, in their order, without provenance.
+
+    What all of these rows share stands once below them.
+
+    Args:
+        table: the declaration.
+        rows: of the table; newest are those latest in its time, if it has one; of one time those with the first ranks
+            where the table has ranks, else with the first keys.
+    """
+    newest = rows.sort("rank", nulls_last=True) if "rank" in table.column_by_name else rows.sort(table.key)
+    if table.time_column:
+        newest = newest.sort(table.time_column, descending=True, nulls_last=True, maintain_order=True)
+    newest = newest.head(_MOST_ROWS)
+    if newest.is_empty():
+        return "no rows"
+    lines = ["|", "|", *["|"] * newest.height]
+    same: list[str] = []
+    left_out: list[str] = []
+    for column in table.columns:
+        if column.provenance:
+            continue
+        cells = [_cell(column, value) for value in newest.get_column(column.name)]
+        wider = _with_column(lines, column, cells)
+        if newest.height > 1 and len(set(cells)) == 1:
+            same.append(f"{column.name} {cells[0]}")
+        elif sum(map(len, wider)) > _MOST_CHARACTERS:
+            left_out.append(column.name)
+        else:
+            lines = wider
+    notes = [f"In all of these rows: {', '.join(same)[:_MOST_SAME]}."] if same else []
+    if left_out:
+        notes.append(f"{len(left_out)} more columns, from `{left_out[0]}` on, do not fit here.")
+    return "\n\n".join(["\n".join(lines) if len(lines[0]) > 1 else "", *notes]).strip()
+
+
+def unknown_values(table: Table, rows: pl.DataFrame) -> str:
+    """Return which columns have NULLs in how many rows, the most first; empty where none has."""
+    counts = {column.name: rows.get_column(column.name).null_count() for column in table.columns}
+    lacking = sorted(((n, name) for name, n in counts.items() if n), reverse=True)
+    named = ", ".join(f"{name} {n:,}" for n, name in lacking[:_MOST_NAMED])
+    others = f" and {len(lacking) - _MOST_NAMED} more columns" if len(lacking) > _MOST_NAMED else ""
+    return f"of {rows.height:,} rows: {named}{others}" if lacking else ""
+
+
+def _with_column(lines: list[str], column: Column, cells: list[str]) -> list[str]:
+    ruler = "---|" if column.type in _LEFT else "--:|"
+    added = [column.name + "|", ruler, *(cell + "|" for cell in cells)]
+    return [line + cell for line, cell in zip(lines, added, strict=True)]
+
+
+def _cell(column: Column, value: Any) -> str:
+    return "NULL" if value is None else _SHOWN.get(column.type, _text)(value)
+
+
+def _text(value: Any) -> str:
+    text = " ".join(str(value).replace("|", "/").split())
+    return text if len(text) <= _MOST_TEXT else f"{text[: _MOST_TEXT - 5]}…{text[-4:]}"
+
+
+def _time(value: datetime) -> str:
+    return f"{value:%Y-%m-%d %H:%M}" if not value.second else f"{value:%Y-%m-%d %H:%M:%S}"
+
+
+def _exact(value: str) -> str:
+    return f"{float(value):.6g}"
+
+
+_LEFT: Final = frozenset(
+    {ColumnType.TEXT, ColumnType.TIME, ColumnType.DATE, ColumnType.JSON, ColumnType.TEXT_LIST}
+)
+_SHOWN: Final[dict[ColumnType, Callable[[Any], str]]] = {
+    ColumnType.FLOAT: lambda value: f"{value:.6g}",
+    ColumnType.NUMERIC: _exact,
+    ColumnType.WEI: _exact,
+    ColumnType.TIME: _time,
+    ColumnType.TEXT_LIST: lambda values: _text(", ".join(values)),
+}
