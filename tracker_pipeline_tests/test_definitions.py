@@ -1,11 +1,15 @@
 """Every asset is described, owned, grouped and proven, and the code location loads."""
 
 import inspect
+import shlex
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import pytest
+import typer
 
+from tracker_pipeline.cli import app
+from tracker_pipeline.commands.project import PROJECT
 from tracker_pipeline.definitions import build_definitions, defs
 from tracker_pipeline.domain.schemas import TABLES
 
@@ -34,6 +38,35 @@ def test_an_asset_tells_what_it_is_who_owns_it_and_is_proven(key):
     assert spec.group_name == key.path[0]
     assert spec.metadata["dagster/column_schema"].columns
     assert key in BLOCKING
+
+
+@pytest.mark.parametrize("key", SPECS, ids=lambda key: key.to_user_string())
+def test_an_asset_names_a_page_that_exists_and_a_command_that_does(key):
+    metadata = SPECS[key].metadata
+    assert (PROJECT / metadata["documentation"].value).is_file()
+    program, *words = shlex.split(metadata["at the terminal"].value)
+    assert program == "tracker"
+    command = typer.main.get_command(app)
+    while words and hasattr(command, "commands"):
+        command = command.commands[words.pop(0)]
+    command.make_context("tracker", words)
+
+
+@pytest.mark.parametrize("key", SPECS, ids=lambda key: key.to_user_string())
+def test_every_column_is_described(key):
+    columns = SPECS[key].metadata["dagster/column_schema"].columns
+    assert not [column.name for column in columns if not column.description]
+
+
+def test_every_job_schedule_sensor_and_check_says_what_it_does():
+    repository = defs.get_repository_def()
+    things = [
+        *(job for job in repository.get_all_jobs() if not job.name.startswith("__")),
+        *repository.schedule_defs,
+        *repository.sensor_defs,
+        *(spec for check in defs.asset_checks for spec in check.check_specs),
+    ]
+    assert not [thing.name for thing in things if not (thing.description or "").strip().endswith(".")]
 
 
 @pytest.mark.parametrize(

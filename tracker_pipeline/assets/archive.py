@@ -7,7 +7,7 @@ import dagster as dg
 from pydantic import Field
 
 from tracker_pipeline import keys
-from tracker_pipeline.assets.declaration import OWNER, column_schema
+from tracker_pipeline.assets.declaration import OWNER, column_schema, further_reading
 from tracker_pipeline.domain.schemas import TABLES
 from tracker_pipeline.keys import archive_key_of, key_of
 from tracker_pipeline.partitions import DAILY
@@ -34,8 +34,8 @@ def _archive_asset(table: str, policy: Policy) -> dg.AssetsDefinition:
 
     @dg.asset(
         key=archive_key_of(table),
-        description=f"Rows of {table} that are older than {days:g} days and cannot change any more move to Parquet,"
-        " exactly once; readers see hot and cold rows as one table throughout.",
+        description=f"Rows of {table} older than {days:,g} days that cannot change any more, moved from Postgres to"
+        " Parquet files exactly once. Queries see hot and cold rows as one table throughout.",
         group_name="archive",
         owners=[OWNER],
         kinds={"parquet", "postgres"},
@@ -43,6 +43,7 @@ def _archive_asset(table: str, policy: Policy) -> dg.AssetsDefinition:
         metadata={
             "dagster/table_name": table,
             **({"dagster/column_schema": column_schema(declared)} if declared else {}),
+            **further_reading("archive.md", "tracker archive status"),
         },
         partitions_def=DAILY,
         backfill_policy=dg.BackfillPolicy.single_run(),
@@ -81,21 +82,23 @@ def _describe(context: dg.AssetExecutionContext, report: Any, partitions: list[s
     with connect() as connection:
         cold = cold_rows(connection, report.table, first, last)
     moved = {f"{day.day}": day for day in report.days}
+    others = {"skipped": "another run is at this table", "failed": report.problem}
     for key in partitions:
         day = moved.get(key)
-        context.add_asset_metadata(
-            {
-                "dagster/partition_row_count": cold.get(date.fromisoformat(key), 0),
-                "moved": day.rows_moved if day else 0,
-                "bytes": day.bytes if day else 0,
-                "compression": day.compression if day else None,
-                "content_hash": day.content_hash if day else "",
-                "cut": report.cut.isoformat(),
-                "note": day.reason if day else report.outcome,
-                "left_behind": str(report.left_behind),
-            },
-            partition_key=key,
-        )
+        what = (day.reason or "moved") if day else others.get(report.outcome, "nothing was due")
+        metadata: dict[str, Any] = {
+            "dagster/partition_row_count": cold.get(date.fromisoformat(key), 0),
+            "rows moved": day.rows_moved if day else 0,
+            "what happened": what,
+            "rows before this move": f"{report.cut:%Y-%m-%d %H:%M} UTC",
+        }
+        if day and day.bytes:
+            metadata |= {"bytes of the file": day.bytes, "content hash": day.content_hash}
+        if day and day.compression:
+            metadata["times smaller than in Postgres"] = day.compression
+        if left := str(report.left_behind):
+            metadata["stays in Postgres"] = left
+        context.add_asset_metadata(metadata, partition_key=key)
 
 
 def _cut(config: ArchiveRunConfig) -> datetime | None:

@@ -1,16 +1,18 @@
 """The archive is watched: every file is audited, and a random day is restored for practice."""
 
+from typing import Any
+
 import dagster as dg
 
 from tracker_pipeline import keys
-from tracker_pipeline.assets.declaration import OWNER
+from tracker_pipeline.assets.declaration import OWNER, further_reading
 from tracker_pipeline.resources.failures import RETRIES, classified
 
 # More of them would fill the event log; the command lists all.
 _MOST_LISTED = 20
 
 
-def _figures(**described: str) -> dict[str, dg.TableSchema]:
+def _figures(**described: str) -> dict[str, Any]:
     columns = [dg.TableColumn(name, "text", description) for name, description in described.items()]
     return {"dagster/column_schema": dg.TableSchema(columns)}
 
@@ -23,11 +25,14 @@ def _figures(**described: str) -> dict[str, dg.TableSchema]:
     group_name="archive",
     owners=[OWNER],
     kinds={"parquet", "postgres"},
-    metadata=_figures(
-        table="schema and table",
-        file="relative to the lake",
-        problem="missing, altered, miscounted, orphaned, or keys that stand twice",
-    ),
+    metadata={
+        **_figures(
+            table="schema and table",
+            file="relative to the lake",
+            problem="missing, altered, miscounted, orphaned, or keys that stand twice",
+        ),
+        **further_reading("archive.md", "tracker archive audit"),
+    },
     retry_policy=RETRIES,
     pool="archive",
 )
@@ -58,7 +63,10 @@ def archive_audit(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Non
     group_name="archive",
     owners=[OWNER],
     kinds={"parquet", "postgres"},
-    metadata=_figures(table="schema and table", day="UTC day of the rows", rows="that were read back"),
+    metadata={
+        **_figures(table="schema and table", day="UTC day of the rows", rows="that were read back"),
+        **further_reading("archive.md", "tracker archive drill"),
+    },
     retry_policy=RETRIES,
     pool="archive",
 )

@@ -20,6 +20,7 @@ from tracker_pipeline.storage.io_managers import PartitionFrames
 # With 90 coins these hold at most 260,000 minutes or 260,000 quarters of an hour.
 _BLOCK_WITH_MINUTES: Final = timedelta(days=2)
 _BLOCK: Final = timedelta(days=30)
+_COUNTED: Final = ("expected", "present", "empty", "outage", "missing")
 
 
 class CoverageConfig(dg.Config):
@@ -51,7 +52,10 @@ def _days(context: dg.AssetExecutionContext, symbols: list[str]) -> Iterator[tup
         for first, last, day_keys in blocks_of_days(context, _BLOCK_WITH_MINUTES if minutes else _BLOCK):
             rows = review_all(first, last, run_id=context.run.run_id, symbols=symbols)
             _tell(context, rows)
-            yield from days_of(rows, "day", day_keys)
+            for key, day in days_of(rows, "day", day_keys):
+                counted = {f"bars {state}": int(day.get_column(state).sum()) for state in _COUNTED}
+                context.add_asset_metadata(counted, partition_key=key)
+                yield key, day
 
 
 def _tell(context: dg.AssetExecutionContext, rows: pl.DataFrame) -> None:

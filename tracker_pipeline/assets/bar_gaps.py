@@ -25,7 +25,7 @@ from tracker_pipeline.resources.clients import ExchangeResource
 from tracker_pipeline.resources.errors import PipelineError
 from tracker_pipeline.resources.failures import classified
 from tracker_pipeline.storage.database import connect
-from tracker_pipeline.storage.gaps import due_gaps, record_attempt
+from tracker_pipeline.storage.gaps import absent_bars, due_gaps, record_attempt
 from tracker_pipeline.storage.writing import Written, write_window
 
 _DAY: Final = timedelta(days=1)
@@ -46,6 +46,7 @@ class HealConfig(dg.Config):
     kinds={"polars"},
     deps=[newest_of(keys.BAR_COVERAGE)],
     pool="exchange",
+    command="tracker gaps",
     description="Runs of absent bars: missing, empty, an outage or before the listing. Materializing asks the"
     " exchange for exactly the missing ones that are due, stores what comes and records the outcome.",
 )
@@ -138,11 +139,14 @@ def _follow(days: Iterable[date], run_id: str) -> None:
 def _describe(
     context: dg.AssetExecutionContext, due: pl.DataFrame, written: Written, failed: dict[str, PipelineError]
 ) -> None:
+    with connect() as connection:
+        still_absent = absent_bars(connection)
     context.add_output_metadata(
         {
-            "asked for": due.height,
+            "gaps asked for": due.height,
             "bars that came": written.inserted,
-            "symbols that failed": ", ".join(sorted(failed)),
+            "symbols that failed": ", ".join(sorted(failed)) or "none",
+            "bars still absent, by state": still_absent,
         }
     )
 

@@ -17,6 +17,13 @@ from tracker_pipeline.resources.failures import RETRIES
 from tracker_pipeline.storage.day_locks import only_maker
 
 OWNER = "team:market-data"
+_PAGES = {
+    "market": "completeness.md",
+    "features": "features.md",
+    "labels": "labels.md",
+    "onchain": "onchain.md",
+    "operations": "running_live.md",
+}
 
 # backfill_policy is beta and would warn once for each asset.
 warnings.filterwarnings("ignore", category=dg.BetaWarning)
@@ -31,8 +38,21 @@ def table_asset(
     ins: Mapping[str, dg.AssetIn] | None = None,
     pool: str | None = None,
     description: str,
+    docs: str | None = None,
+    command: str | None = None,
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
     """Declare the asset that fills `table`.
+
+    Args:
+        table: what it fills.
+        kinds: what it is made with.
+        partitions: None where it is made whole.
+        deps: assets that it reads by itself.
+        ins: assets that it is handed.
+        pool: the scarce thing that it uses.
+        description: what a row is, for those who trade on it.
+        docs: its page in the folder `docs`; that of its schema if not given.
+        command: what shows more of it at the terminal; a query for its newest rows if not given.
 
     The table says which IO manager stores it and what its columns are; a partitioned asset takes ranges in one
     run, because each run costs seconds and each partition within one milliseconds.
@@ -47,7 +67,8 @@ def table_asset(
         metadata={
             "dagster/column_schema": column_schema(table),
             "dagster/table_name": table.name,
-            "key": ", ".join(table.key),
+            "unique by": ", ".join(table.key),
+            **further_reading(docs or _PAGES[table.schema], command or _query(table)),
         },
         partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.single_run() if partitions else None,
@@ -56,6 +77,19 @@ def table_asset(
         ins=dict(ins or {}),
         pool=pool,
     )
+
+
+def further_reading(docs: str, command: str) -> dict[str, dg.MetadataValue[Any]]:
+    """Where to look for more: a page of the folder `docs`, and a command."""
+    return {
+        "documentation": dg.MetadataValue.path(f"docs/{docs}"),
+        "at the terminal": dg.MetadataValue.text(command),
+    }
+
+
+def _query(table: Table) -> str:
+    newest = f" ORDER BY {table.time_column} DESC" if table.time_column else ""
+    return f'tracker sql "FROM {table.name}{newest} LIMIT 20"'
 
 
 def newest_of(key: dg.AssetKey) -> dg.AssetDep:

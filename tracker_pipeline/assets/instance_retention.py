@@ -17,6 +17,7 @@ from tracker_pipeline.storage.database import connect
 @table_asset(
     schemas.INSTANCE_RETENTION,
     kinds={"dagster"},
+    command="tracker doctor",
     description="Runs that ended long ago go, with their events and what they printed; the newest materialization of"
     " every asset and partition stays, so the UI shows what it showed. What went and what is left is a row a day.",
 )

@@ -37,6 +37,7 @@ class InstrumentsConfig(dg.Config):
     schemas.INSTRUMENTS,
     kinds={"polars"},
     pool="exchange",
+    docs="sources.md",
     description="The coins of the universe that the exchange lists or once listed, with tier and listing intervals."
     " Every other market asset takes its symbols from here.",
 )
@@ -52,11 +53,11 @@ def instruments(
     left = found.filter(pl.col("listed_to").is_not_null())["symbol"].to_list()
     context.add_output_metadata(
         {
-            "universe_version": get_config().universe.version,
-            "wanted": len(wanted),
-            "listed": len(wanted) - len(absent),
-            "not listed": ", ".join(absent),
-            "left": ", ".join(left),
+            "version of the universe": get_config().universe.version,
+            "coins wanted": len(wanted),
+            "coins listed": len(wanted) - len(absent),
+            "coins not listed": ", ".join(absent) or "none",
+            "symbols that left": ", ".join(left) or "none",
         }
     )
     return found

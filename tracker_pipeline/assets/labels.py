@@ -44,6 +44,7 @@ def _label_asset(strategy: str, table: Table) -> dg.AssetsDefinition:
         kinds={"polars"},
         partitions=DAILY,
         deps=[keys.OHLC_15M, keys.STRATEGY_SETUPS],
+        command="tracker labels report",
         description=f"Outcome of each {strategy} setup: {_RULES[strategy]}, stop before target inside a bar unless"
         " finer bars decide, costs of the tier taken off. PENDING until the horizon has passed and its bars are"
         " there; then final.",

@@ -25,6 +25,7 @@ _BLOCK: Final = timedelta(days=92)
     kinds={"polars"},
     partitions=DAILY,
     deps=[keys.OHLC_15M, keys.OHLC_1D],
+    docs="labels.md",
     description="Whether the market trends up or down (200 daily closes of BTC) and how stressed it is (its last"
     " 48 hours), as known when each 15m bar became available. UNKNOWN where history is short.",
 )
@@ -52,7 +53,16 @@ def _days(context: dg.AssetExecutionContext) -> Iterator[tuple[str, pl.DataFrame
                     ),
                 ]
             )
-            yield from days_of(known, "ts", day_keys)
+            for key, day in days_of(known, "ts", day_keys):
+                context.add_asset_metadata(_last_verdict(day), partition_key=key)
+                yield key, day
+
+
+def _last_verdict(day: pl.DataFrame) -> dict[str, str]:
+    """Trend and stress at the last bar of a day, on the configured venue where that has any."""
+    own = day.filter(pl.col("venue") == get_config().market.venue)
+    last = (own if own.height else day).sort("ts").tail(1)
+    return {f"{name} at the last bar": str(last.item(0, name)) for name in ("trend", "stress") if last.height}
 
 
 def reference_bars(timeframe: str, start: datetime, end: datetime) -> pl.DataFrame:

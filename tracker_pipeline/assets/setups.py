@@ -42,7 +42,12 @@ def _days(context: dg.AssetExecutionContext) -> Iterator[tuple[str, pl.DataFrame
                 for strategy, config in strategy_configs().items()
             )
             found = pl.concat([schemas.SETUPS.polars_schema.to_frame(), *detected])
-            yield from days_of(found, "signal_ts", day_keys)
+            for key, day in days_of(found, "signal_ts", day_keys):
+                counted = day.group_by("strategy").len().sort("strategy")
+                context.add_asset_metadata(
+                    {"setups by strategy": dict(counted.iter_rows())}, partition_key=key
+                )
+                yield key, day
 
 
 def _detect(

@@ -58,7 +58,12 @@ def read_rate(
     if pinned.is_empty():
         return pl.DataFrame(schema=schemas.STETH_RATES.polars_schema), {"status": "the hour has no balances"}
     rate = chain.steth_rate(pinned.item(0, "block_number"), pinned.item(0, "block_hash"), network)
-    return _row(pinned, rate, run_id), {"rate": str(rate.rate), "status": rate.status}
+    return _row(pinned, rate, run_id), _shown(rate)
+
+
+def _shown(rate: Rate) -> dict[str, Any]:
+    known = {} if rate.rate is None else {"ether for one stETH": float(rate.rate)}
+    return {**known, "status": rate.status}
 
 
 def pinned_block(network: str, hour: datetime) -> pl.DataFrame:

@@ -52,7 +52,7 @@ def _weeks(context: dg.AssetExecutionContext) -> Iterator[tuple[str, pl.DataFram
                 context.add_asset_metadata(
                     {
                         "wins": int(own.get_column("is_win").sum()),
-                        "effective rows": own.get_column("weight").sum(),
+                        "sum of weights, overlapping labels counted once": own.get_column("weight").sum(),
                     },
                     partition_key=key,
                 )

@@ -1,6 +1,7 @@
 """The balances of every watched address, ether and configured tokens, at one pinned block for each hour."""
 
 from datetime import datetime
+from fractions import Fraction
 from functools import cache, partial
 from typing import Any
 
@@ -12,6 +13,7 @@ from tracker_pipeline.assets.declaration import table_asset
 from tracker_pipeline.assets.networks import hourly_frames
 from tracker_pipeline.domain import schemas
 from tracker_pipeline.domain.addresses import watched
+from tracker_pipeline.domain.holdings import WEI_PER_ETH
 from tracker_pipeline.partitions import HOURLY
 from tracker_pipeline.resources.clients import ChainResource
 from tracker_pipeline.resources.errors import PermanentError, TransientError
@@ -75,7 +77,9 @@ def read_hour(
         block_timestamp=pl.lit(block.timestamp),
         run_id=pl.lit(run_id),
     )
+    ether = rows.filter(asset="ETH").get_column("balance").drop_nulls()
     metadata = {
+        "ether of all addresses": float(Fraction(sum(map(int, ether)), WEI_PER_ETH)),
         "block": block.number,
         "block hash": block.hash,
         "seconds before the hour": int((hour - block.timestamp).total_seconds()),

@@ -31,6 +31,7 @@ Range = tuple[date, date]
     cron_schedule=_CRON,
     execution_timezone="UTC",
     default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Moves every row that has left its table's hot window to Parquet files.",
 )
 def archive_hourly(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
     """Move every row that has left its table's hot window; tables with the same days share a run."""

@@ -30,7 +30,13 @@ _MOST_RANGES: Final = 20
 _RUNNING: Final = dg.DefaultScheduleStatus.RUNNING
 
 
-@dg.schedule(job=jobs.market_day, cron_schedule=_HOURLY, execution_timezone="UTC", default_status=_RUNNING)
+@dg.schedule(
+    job=jobs.market_day,
+    cron_schedule=_HOURLY,
+    execution_timezone="UTC",
+    default_status=_RUNNING,
+    description="Refreshes today's bars and all that is made of them, and makes whatever earlier day is not whole.",
+)
 def market_hourly(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
     """Refresh today with the bars closed since the last hour, and make whatever day before is not whole."""
     tick = context.scheduled_execution_time
@@ -38,7 +44,11 @@ def market_hourly(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] 
 
 
 @dg.schedule(
-    job=jobs.market_day, cron_schedule=_DAILY_CLOSE, execution_timezone="UTC", default_status=_RUNNING
+    job=jobs.market_day,
+    cron_schedule=_DAILY_CLOSE,
+    execution_timezone="UTC",
+    default_status=_RUNNING,
+    description="Closes yesterday: its last bars, its daily bar, and all that is made of them.",
 )
 def market_daily_close(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
     """Close yesterday: its last bars, its daily bar, and all that depends on them."""
@@ -61,7 +71,13 @@ def _market_requests(
     return requests or dg.SkipReason("a run that has not ended makes what is missing")
 
 
-@dg.schedule(job=jobs.onchain_hour, cron_schedule=_HOURLY, execution_timezone="UTC", default_status=_RUNNING)
+@dg.schedule(
+    job=jobs.onchain_hour,
+    cron_schedule=_HOURLY,
+    execution_timezone="UTC",
+    default_status=_RUNNING,
+    description="Balances and scores of every hour without; scores again where their baseline has arrived.",
+)
 def onchain_hourly(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
     """Snapshot and score every hour that is missing, the newest included; again where a baseline has arrived."""
     tick = context.scheduled_execution_time
@@ -79,7 +95,11 @@ def onchain_hourly(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest]
 
 
 @dg.schedule(
-    job=jobs.onchain_recheck, cron_schedule=_RECHECK, execution_timezone="UTC", default_status=_RUNNING
+    job=jobs.onchain_recheck,
+    cron_schedule=_RECHECK,
+    execution_timezone="UTC",
+    default_status=_RUNNING,
+    description="Hours whose block is not final are compared with the chain; what it replaced is read again.",
 )
 def onchain_recheck_hourly(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
     """Compare the hours that are not final yet with the chain, and read again what it replaced."""
@@ -96,7 +116,11 @@ def _hour_requests(
 
 
 @dg.schedule(
-    job=jobs.label_maturing, cron_schedule=_DAILY_LABELS, execution_timezone="UTC", default_status=_RUNNING
+    job=jobs.label_maturing,
+    cron_schedule=_DAILY_LABELS,
+    execution_timezone="UTC",
+    default_status=_RUNNING,
+    description="Judges again the days whose labels may have become final.",
 )
 def labels_daily(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
     """Judge again the days whose labels may have become final."""
@@ -111,6 +135,7 @@ def labels_daily(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
     cron_schedule=_WEEKLY_TRAINING,
     execution_timezone="UTC",
     default_status=_RUNNING,
+    description="Training rows of last week, whose labels are final by now, and of weeks that were missed.",
 )
 def training_weekly(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest]:
     """Make the training rows of last week, whose labels are final four days after its end, and of any week missed."""
@@ -127,6 +152,7 @@ def training_weekly(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest
     cron_schedule=_DAILY_RETENTION,
     execution_timezone="UTC",
     default_status=_RUNNING,
+    description="Removes runs, events, ticks and logs of Dagster's own that are older than operations.keep_run_days.",
 )
 def retention_daily(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
     """Remove old records of Dagster's own."""

@@ -56,6 +56,14 @@ def due_gaps(connection: Connection, venue: str, now: datetime, *, most: int) ->
     )
 
 
+def absent_bars(connection: Connection) -> dict[str, int]:
+    """How many bars are absent now, by the state of their gaps."""
+    statement = sql.SQL(
+        "SELECT state, sum(bars)::bigint FROM {} WHERE resolved_at IS NULL GROUP BY 1 ORDER BY 1"
+    )
+    return dict(connection.execute(statement.format(identifier(BAR_GAPS))).fetchall())
+
+
 def replace_gaps(connection: Connection, timeframe: str, old: pl.DataFrame, new: pl.DataFrame) -> int:
     """Put `new` in the place of `old` and return how many rows that wrote or removed; equal rows are left alone.
 

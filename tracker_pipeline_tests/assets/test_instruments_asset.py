@@ -80,7 +80,7 @@ def test_a_symbol_that_leaves_and_returns_is_never_lost(venue):
     switch(venue, f"delisting:symbols=ETHUSDT,at={(now - 20 * DAY).isoformat()}")
     result = look(venue)
     metadata = result.asset_materializations_for_node("market__instruments")[0].metadata
-    assert metadata["left"].value == "ETH/USDT"
+    assert metadata["symbols that left"].value == "ETH/USDT"
     assert stored().filter(symbol="ETH/USDT")["listed_to"].item() is not None
 
     # As if it had left 20 days ago, and came back 5 days ago.
