@@ -32,6 +32,8 @@ SOURCES: Final = (
     "feature_values",
     "feature_windows",
     "first_touch",
+    "grid_trade",
+    "grid_trades",
     "moment_lookup",
     "postgres_hash",
     "trade",

@@ -34,7 +34,7 @@ from tracker_pipeline.domain.strategy_config import (
     by_tier,
 )
 from tracker_pipeline.domain.timeframes import duration
-from tracker_pipeline.domain.windows import ratio, window_count, window_max
+from tracker_pipeline.domain.windows import FloatArray, ratio, window_count, window_max
 
 # A bar at 23:45 remembers events from 7 days before its UTC day on, and the first of those has a high of up to one
 # day before.
@@ -58,11 +58,10 @@ class Grid:
     spacing_pct: float = 1.0
     start_frac: float = 0.995
 
-    def prices(self, entry: float) -> list[float]:
-        """The prices of the orders, highest first, for an entry at `entry`."""
-        return [
-            entry * self.start_frac * (1 - self.spacing_pct / 100) ** level for level in range(self.levels)
-        ]
+    def prices(self, entry: FloatArray) -> FloatArray:
+        """The prices of the orders, highest first, in a row for each entry."""
+        steps = np.array([(1 - self.spacing_pct / 100) ** level for level in range(self.levels)])
+        return np.multiply.outer(entry * self.start_frac, steps)
 
 
 def _default_exits() -> dict[str, Exits]:

@@ -1,29 +1,28 @@
 """How each strategy's setups are traded, and the columns of its own that a label has.
 
 What belongs here: from setups and the bars of their horizons to trades. What does not: what all labels share
-(`labels.py`), and the order of events inside a bar (`grid_trade.py`, `barrier_trade.py`).
+(`labels.py`), and the trades (`grid_trades.py`, `barrier_trades.py`).
 """
 
-import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import polars as pl
 
-from tracker_pipeline.domain import barrier_trade, grid_trade
-from tracker_pipeline.domain.barrier_trade import Barriers, Trailing
 from tracker_pipeline.domain.dca import DcaConfig
 from tracker_pipeline.domain.schemas import CHANNEL_LABELS, DCA_LABELS, SWING_LABELS, Table
 from tracker_pipeline.domain.strategy_config import StrategyConfig
-from tracker_pipeline.domain.trade import Finer, Path, Trade, Trades, shifted
-from tracker_pipeline.domain.windows import IntArray
-
-Setup = Mapping[str, Any]
+from tracker_pipeline.domain.trade import Path, Trades
+from tracker_pipeline.domain.windows import FloatArray, IntArray
 
 
 def _numbers(*names: str) -> pl.Struct:
     return pl.Struct(dict.fromkeys(names, pl.Float64))
+
+
+_TRAILING: Final = _numbers("trail_pct", "trail_from_pct")
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,11 @@ class Held:
     end: IntArray
     fine: Path
     bar_us: int
+
+    @property
+    def entry(self) -> FloatArray:
+        """The open that each trade is entered at, or waits from."""
+        return self.path.prices[self.start, 0]
 
     @property
     def has_fine(self) -> bool:
@@ -73,51 +77,36 @@ class LabelRules:
     evidence: pl.Struct
 
 
-def _one_by_one(
-    replay: Callable[[Setup, Path, Finer], Trade | None], setups: pl.DataFrame, held: Held
-) -> Trades:
-    """Trades whose barriers move with what happened before, each on its own."""
-    trades = Trades.empty(setups.height)
-    for number, setup in enumerate(setups.iter_rows(named=True)):
-        first, end = int(held.start[number]), int(held.end[number])
-        part = Path(held.path.ts_us[first:end], held.path.prices[first:end])
-        trade = replay(setup, part, shifted(held.finer, first))
-        if trade is not None:
-            trades.put(number, trade, first, part)
-    return trades
-
-
 def _replay_dca(setups: pl.DataFrame, held: Held, config: DcaConfig) -> Trades:
     """Orders of the grid below the first open; target and stop hang from the average of what was filled."""
+    from tracker_pipeline.domain.grid_trades import replay_all  # imports numba
 
-    def replay(setup: Setup, part: Path, finer: Finer) -> Trade | None:
-        return grid_trade.replay(
-            part,
-            config.grid.prices(float(part.prices[0, 0])),
-            tp_frac=setup["tp_pct"] / 100,
-            sl_frac=setup["sl_pct"] / 100,
-            finer=finer,
-        )
-
-    return _one_by_one(replay, setups, held)
+    return replay_all(
+        held.path,
+        held.start,
+        held.end,
+        config.grid.prices(held.entry),
+        tp_frac=setups["tp_pct"].to_numpy() / 100,
+        sl_frac=setups["sl_pct"].to_numpy() / 100,
+        finer=held.finer if held.has_fine else None,
+    )
 
 
 def _replay_swing(setups: pl.DataFrame, held: Held, _: StrategyConfig) -> Trades:
     """Bought at the first open, from which target, stop and the trailing stop of the evidence hang."""
+    from tracker_pipeline.domain.barrier_trades import replay_all  # imports numba
 
-    def replay(setup: Setup, part: Path, finer: Finer) -> Trade | None:
-        entry = float(part.prices[0, 0])
-        evidence = json.loads(setup["evidence"])
-        trail_pct, from_pct = evidence.get("trail_pct"), evidence.get("trail_from_pct")
-        barriers = Barriers(
-            entry=entry,
-            target=entry * (1 + setup["tp_pct"] / 100),
-            stop=entry * (1 - setup["sl_pct"] / 100),
-            trailing=None if trail_pct is None else Trailing(trail_pct / 100, from_pct / 100),
-        )
-        return barrier_trade.replay(part, barriers, finer=finer)
-
-    return _one_by_one(replay, setups, held)
+    trailing = setups["evidence"].str.json_decode(_TRAILING).struct
+    return replay_all(
+        held.path,
+        held.start,
+        held.end,
+        held.entry * (1 - setups["sl_pct"].to_numpy() / 100),
+        held.entry * (1 + setups["tp_pct"].to_numpy() / 100),
+        trail_frac=trailing.field("trail_pct").fill_null(math.nan).to_numpy() / 100,
+        trail_from_frac=trailing.field("trail_from_pct").fill_null(math.nan).to_numpy() / 100,
+        finer=held.finer if held.has_fine else None,
+    )
 
 
 def _replay_channel(setups: pl.DataFrame, held: Held, _: StrategyConfig) -> Trades:

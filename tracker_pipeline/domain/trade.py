@@ -193,3 +193,29 @@ def through(position: _P, bar: Bar, finer: Finer, index: int) -> tuple[_P, Exit 
         if ended:
             break
     return position, ended
+
+
+def decide_by_finer(
+    trades: Trades,
+    asked: BoolArray,
+    bars: tuple[Path, IntArray, IntArray],
+    replay: Callable[[int, Path, Finer], Trade | None],
+    finer: Finer,
+) -> None:
+    """Replay those trades by themselves that finer bars can tell more about.
+
+    Args:
+        trades: all trades of a series, as its bars alone tell them; changed in place.
+        asked: which to replay.
+        bars: those of the series, and for each trade the first one and the end.
+        replay: number of a trade, its bars and their finer ones to the trade.
+        finer: gives the finer bars within the bar at an index of the path.
+    """
+    path, start, end = bars
+    for number in map(int, np.flatnonzero(asked)):
+        first, last = int(start[number]), int(end[number])
+        held = Path(path.ts_us[first:last], path.prices[first:last])
+        decided = replay(number, held, shifted(finer, first))
+        trades.bought[number] = decided is not None
+        if decided is not None:
+            trades.put(number, decided, first, held)

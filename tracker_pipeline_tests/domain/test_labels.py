@@ -2,6 +2,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from statistics import harmonic_mean
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given, settings
@@ -81,7 +82,7 @@ THREE_FILLED = (100.0, 100.0, 97.5, 98.0)
 
 
 def test_the_grid_from_one_hundred_has_the_golden_levels() -> None:
-    assert Grid().prices(100.0) == pytest.approx(LEVELS, abs=1e-5)
+    assert Grid().prices(np.array([100.0]))[0] == pytest.approx(LEVELS, abs=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -277,7 +278,7 @@ def test_a_final_label_stays_what_it_was_and_order_does_not_matter(seed: int, cu
 
 def plain_walk(prices: list[tuple[float, float, float, float]]) -> tuple[str, float | None]:
     """The same rules bar by bar, without a search: reason and exit price."""
-    waiting, filled = Grid().prices(prices[0][0]), list[float]()
+    waiting, filled = Grid().prices(np.array(prices[0][:1]))[0].tolist(), list[float]()
     for opened, high, low, close in prices:
         average = harmonic_mean(filled) if filled else None
         if average and not 0.92 * average < opened < 1.10 * average:
