@@ -2,7 +2,7 @@
 
 What belongs here: rows to text of bounded size. What does not: which rows, where they are shown (`storage`).
 
-Dagster keeps the metadata of the newest materialization of each partition for ever, so a preview has at most 2,000
+Dagster keeps the metadata of the newest materialization of each partition for ever, so a preview has at most 1,700
 characters, whatever the width of the table.
 """
 
@@ -14,8 +14,8 @@ import polars as pl
 
 from tracker_pipeline.domain.schemas import Column, ColumnType, Table
 
-_MOST_ROWS: Final = 10
-_MOST_CHARACTERS: Final = 1_600
+_MOST_ROWS: Final = 6
+_MOST_CHARACTERS: Final = 1_200
 _MOST_SAME: Final = 300
 _MOST_TEXT: Final = 24
 _MOST_NAMED: Final = 10

@@ -25,7 +25,7 @@ _INSTANT = timedelta(microseconds=1)
 
 
 def preview(table: Table, rows: pl.DataFrame) -> dict[str, dg.MetadataValue[Any]]:
-    """Metadata of at most four kilobytes for a materialization.
+    """Metadata of at most three kilobytes for a materialization.
 
     Args:
         table: the declaration.
