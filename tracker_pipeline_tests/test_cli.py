@@ -104,14 +104,6 @@ def test_sql_answers_over_hot_and_cold_rows(two_days, form, read):
     assert read(result.stdout) == 192
 
 
-def test_rows_too_wide_for_the_terminal_are_shown_one_below_the_other(two_days):
-    lines = tracker("sql", "FROM market.ohlc_15m ORDER BY ts LIMIT 2").stdout.splitlines()
-    assert [line for line in lines if line.startswith("row")] == ["row 1", "row 2"]
-    assert "  available_at  2024-05-01 00:17:00+00:00" in lines
-    narrow = tracker("sql", "SELECT symbol, '[red]' AS brackets FROM market.ohlc_15m LIMIT 1").stdout
-    assert "│ BTC/USDT │ [red]" in narrow
-
-
 def test_sql_writes_parquet_to_a_file(two_days, tmp_path):
     target = tmp_path / "rows.parquet"
     arguments = ("SELECT * FROM market.ohlc_15m", "--format", "parquet", "--output", target)

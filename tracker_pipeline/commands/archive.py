@@ -81,7 +81,7 @@ def archive_overview(name: str | None) -> list[dict[str, Any]]:
     """Hot and cold rows of each archived table, what they take, and how many times smaller the files are.
 
     `table_bytes` is what the archived rows took in Postgres with their share of the indexes, as far as that was
-    recorded; `saved_bytes` is that less the files. Hot rows are Postgres' own estimate.
+    recorded; `saved_bytes` is that less the files.
 
     Raises:
         PermanentError: the table has no policy.
@@ -123,8 +123,11 @@ SELECT table_name, sum(rows)::bigint, count(*), sum(bytes)::bigint, coalesce(sum
 FROM archive.batches WHERE state = 'live' GROUP BY 1
 """
 _HELD = "SELECT table_name, count(*) FROM archive.holds WHERE held_until > now() GROUP BY 1"
+# The tree of a table that is not partitioned is empty.
 _HOT_SIZE = """
-SELECT coalesce(sum(pg_total_relation_size(relid)), 0)::bigint FROM pg_partition_tree(%s::regclass) WHERE isleaf
+SELECT coalesce((SELECT sum(pg_total_relation_size(relid)) FROM pg_partition_tree(t) WHERE isleaf),
+                pg_total_relation_size(t))::bigint
+FROM CAST(%s AS regclass) t
 """
 
 

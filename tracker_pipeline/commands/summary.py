@@ -121,19 +121,32 @@ def print_records(
 
 
 def _print_cells(console: Console, names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print rows side by side where they fit, else one below the other: a cut table cannot be read."""
+    """Print rows side by side where no word has to be cut for it, else one below the other."""
     table = Table(*names)
     for row in rows:
         table.add_row(*map(Text, row))  # brackets of a value are no markup
-    unbounded = console.options.update(max_width=_ANY_WIDTH)
-    if not rows or console.measure(table, options=unbounded).maximum <= console.width:
+    if not rows:
         console.print(table)
+        return
+    if _print_whole(console, table):
         return
     width = max(map(len, names))
     for number, row in enumerate(rows, 1):
         console.print(f"row {number:,}", style="bold", highlight=False)
         for name, value in zip(names, row, strict=True):
             console.print(Text(f"  {name:<{width}}  {value}"), soft_wrap=True)
+
+
+def _print_whole(console: Console, table: Table) -> bool:
+    """Print a table unless words of it had to be cut; a file has room for any, a terminal has not."""
+    needed = console.measure(table, options=console.options.update(max_width=_ANY_WIDTH))
+    if needed.minimum <= console.width:
+        console.print(table)
+        return True
+    if console.is_terminal:
+        return False
+    Console(file=console.file, width=needed.maximum).print(table)
+    return True
 
 
 def print_absences(console: Console, found: "Absences", form: str) -> None:
@@ -185,11 +198,15 @@ def print_label_report(console: Console, report: pl.DataFrame, form: str) -> Non
         "net_mean_pct": "net", "net_positive_frac": "net>0", "hold_mean_hours": "hold",
     }  # fmt: skip
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    for name, title in columns.items():
-        table.add_column(title, no_wrap=True, justify="left" if name in ("strategy", "month") else "right")
-    table.add_column("", no_wrap=True)
-    for row in report.select(list(columns)).iter_rows(named=True):
-        table.add_row(*(_cell(value) for value in row.values()), net_bar(row["net_mean_pct"]))
+    rows = [[_cell(value) for value in row] for row in report.select(list(columns)).rows()]
+    for place, (name, title) in enumerate(columns.items()):
+        # The bar at the end gives way to the figures.
+        width = max(map(len, [title, *(row[place] for row in rows)]))
+        justify: JustifyMethod = "left" if name in ("strategy", "month") else "right"
+        table.add_column(title, no_wrap=True, min_width=width, justify=justify)
+    table.add_column("", no_wrap=True, overflow="crop")
+    for row, net in zip(rows, report.get_column("net_mean_pct"), strict=True):
+        table.add_row(*row, net_bar(net))
     console.print(table if report.height else "no labels yet: materialize labels, or run tracker demo")
     console.print(
         "in: entered and left, the base of the means; gross and net in %, half a % of net for each block, filled"
@@ -208,31 +225,16 @@ def _cell(value: object) -> str:
 
 def print_archive(console: Console, tables: Sequence[Mapping[str, Any]]) -> None:
     """Print what is hot and cold of each table, with a line of sums."""
+    titles = (
+        "table", "keep", "hot rows", "hot", "cold rows", "files", "cold", "saved", "x", "cold days", "held"
+    )  # fmt: skip
     shown = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    for title in (
-        "table",
-        "keep",
-        "hot rows",
-        "hot",
-        "cold rows",
-        "files",
-        "cold",
-        "saved",
-        "x",
-        "cold days",
-        "held",
-    ):
+    for title in titles:
         shown.add_column(title, no_wrap=True, justify="left" if title in ("table", "cold days") else "right")
     for one in tables:
-        days = f"{one['oldest_day']} … {one['newest_day']}" if one["files"] else ""
-        shown.add_row(
-            one["table"], f"{one['retention_days']:g} d",
-            "no table" if one["hot_rows"] is None else f"{one['hot_rows']:,}", _size(one["hot_bytes"]),
-            f"{one['cold_rows']:,}", f"{one['files']:,}", _size(one["bytes"]), _size(one["saved_bytes"]),
-            "" if one["compression"] is None else f"{one['compression']:g}", days,
-            f"{one['held_days']} d" if one["held_days"] else "",
-        )  # fmt: skip
-    console.print(shown)
+        shown.add_row(*_archive_cells(one))
+    if not _print_whole(console, shown):
+        _print_archive_briefly(console, tables)
     cold, saved = (sum(one[name] for one in tables) for name in ("bytes", "saved_bytes"))
     rows = sum(one["cold_rows"] for one in tables)
     console.print(
@@ -240,6 +242,29 @@ def print_archive(console: Console, tables: Sequence[Mapping[str, Any]]) -> None
         " their indexes",
         highlight=False,
     )
+
+
+def _archive_cells(one: Mapping[str, Any]) -> list[str]:
+    return [
+        one["table"], f"{one['retention_days']:g} d",
+        "no table" if one["hot_rows"] is None else f"{one['hot_rows']:,}", _size(one["hot_bytes"]),
+        f"{one['cold_rows']:,}", f"{one['files']:,}", _size(one["bytes"]), _size(one["saved_bytes"]),
+        "" if one["compression"] is None else f"{one['compression']:g}",
+        f"{one['oldest_day']} … {one['newest_day']}" if one["files"] else "",
+        f"{one['held_days']} d" if one["held_days"] else "",
+    ]  # fmt: skip
+
+
+def _print_archive_briefly(console: Console, tables: Sequence[Mapping[str, Any]]) -> None:
+    """What fits in 80 columns: two lines a table, the second only where something is archived."""
+    for one in tables:
+        name, keep, hot_rows, hot, cold_rows, files, cold, saved, ratio, days, held = _archive_cells(one)
+        console.print(f"{name:<31} {hot_rows:>13} hot in {hot}, kept {keep}", highlight=False)
+        if one["files"]:
+            smaller = f", {ratio} x smaller, saves {saved}" if ratio else ""
+            held_back = f", {held} held back" if held else ""
+            console.print(f"    {cold_rows} cold in {cold}{smaller}", highlight=False)
+            console.print(f"    {files} files, {days}{held_back}", highlight=False)
 
 
 def _size(count: int) -> str:

@@ -151,6 +151,8 @@ def test_the_commands_say_what_they_did(archived):
     assert (status["hot_rows"], status["cold_rows"], status["files"]) == (0, 192, 2)
     assert status["saved_bytes"] == status["table_bytes"] - status["bytes"] > 0
     assert "192 rows archived in" in tracker("status").stdout
+    whole = json.loads(tracker("status", "--table", "market.regimes", "--format", "json").stdout)[0]
+    assert whole["hot_bytes"] > 0  # the key alone has a page, though the table has no partitions
     arguments = ("restore", "--table", TABLE.name, "--day", "2024-05-01", "--format", "json")
     assert json.loads(tracker(*arguments, "--dry-run").stdout)[0]["outcome"] == "would restore"
     assert json.loads(tracker(*arguments).stdout)[0]["inserted"] == 96
