@@ -29,13 +29,21 @@ def judge(
     """The state of a series.
 
     Args:
-        newest_at: end of the newest bar, or time of the newest row; None where there is none.
+        newest_at: end of the newest bar, or time of the newest row; None where there is none yet. That is late from
+            when it is first looked for, and stale only as long after as a row is: a coin that joins the universe has
+            no daily bar before midnight.
         now: by the clock of the exchange, aware.
         late_after: the age from which on the series is late; from twice that on it is stale.
         former: what the last check said.
     """
-    age = None if newest_at is None else now - newest_at
-    if age is None or age > STALE_FACTOR * late_after:
+    if newest_at is None:
+        waits_since = former.since if former is not None and former.state == "late" else now
+        over = now - waits_since > STALE_FACTOR * late_after or (
+            former is not None and former.state == "stale"
+        )
+        return _kept(former, "stale" if over else "late", now)
+    age = now - newest_at
+    if age > STALE_FACTOR * late_after:
         state: State = "stale"
     elif age > late_after:
         state = "late"
@@ -43,6 +51,11 @@ def judge(
         state = "recovered"
     else:
         state = "fresh"
+    return _kept(former, state, now)
+
+
+def _kept(former: Judged | None, state: State, now: datetime) -> Judged:
+    """The state, since when it has been so."""
     return former if former is not None and former.state == state else Judged(state, now)
 
 

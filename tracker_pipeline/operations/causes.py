@@ -74,9 +74,9 @@ def _silent_source(source: str, stale: list[Checked], total: int) -> Cause:
     return Cause(
         f"source/{source}",
         "critical",
-        f"{source} is silent: {len(stale)} of {total} series are stale",
-        f"Nothing new since {when} in {tables}. The schedules go on asking and fetch all that was missed once"
-        f" it answers again. Look at: tracker doctor",
+        f"no news of {source}: {len(stale)} of {total} series are stale",
+        f"Nothing new since {when} in {tables}. If this installation was off, the next hourly tick fetches what was"
+        f" missed; if {source} does not answer, tracker doctor says so, and it is fetched once it does.",
     )
 
 

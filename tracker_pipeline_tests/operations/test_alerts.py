@@ -133,16 +133,25 @@ def test_a_dead_exchange_is_one_cause_however_many_symbols_show_it(own_database,
         for minutes in range(0, 600, 10):
             alerts.watch(connection, NOW + minutes * MINUTE)
     # The 15m bars go stale first; the reminder comes after six hours.
-    assert [title.split(":")[0] for title in hook.titles] == ["🔴 bybit is silent", "🔴 still"]
+    assert [title.split(":")[0] for title in hook.titles] == ["🔴 no news of bybit", "🔴 still"]
 
 
 def test_some_dead_symbols_are_one_cause_that_names_them(own_database):
     track(*[f"C{number}/USDT" for number in range(10)])
     bar_closing(NOW, *[f"C{number}/USDT" for number in range(8)])
+    bar_closing(NOW - timedelta(hours=9), "C8/USDT", "C9/USDT")
     with connect() as connection:
         (message,) = alerts.watch(connection, NOW)
     assert message.title == "🔴 2 symbols of bybit stale"
     assert "C8/USDT, C9/USDT" in message.body
+
+
+def test_coins_that_join_the_universe_alarm_nobody_while_they_cannot_have_a_bar(own_database):
+    track(*[f"C{number}/USDT" for number in range(10)])
+    bar_closing(NOW.replace(hour=0), "C0/USDT", timeframe="1d")
+    with connect() as connection:
+        assert alerts.watch(connection, NOW) == []
+        assert alerts.watch(connection, NOW + timedelta(hours=12)) == []
 
 
 def test_a_full_disk_is_a_cause(own_database, monkeypatch):

@@ -29,8 +29,13 @@ def test_a_series_is_late_after_its_limit_and_stale_after_twice_that(age, state)
     assert judge(NOW - age, now=NOW, late_after=LIMIT, former=None).state == state
 
 
-def test_what_never_came_is_stale():
-    assert judge(None, now=NOW, late_after=LIMIT, former=None).state == "stale"
+def test_what_never_came_is_late_at_first_and_stale_once_a_row_would_be():
+    late = judge(None, now=NOW, late_after=LIMIT, former=None)
+    assert late == Judged("late", NOW)
+    assert judge(None, now=NOW + 2 * LIMIT, late_after=LIMIT, former=late) == late
+    stale = judge(None, now=NOW + 2.1 * LIMIT, late_after=LIMIT, former=late)
+    assert stale.state == "stale"
+    assert judge(None, now=NOW + 9 * LIMIT, late_after=LIMIT, former=stale) == stale
 
 
 def test_a_series_that_comes_back_is_recovered_for_an_hour_and_then_fresh():
