@@ -17,8 +17,9 @@ import typer
 from rich.markup import escape
 
 from tracker_pipeline.commands.archive_app import archive_app
-from tracker_pipeline.commands.terminal import Format, Summary, aware, err, out
+from tracker_pipeline.commands.terminal import Format, Summary, aware, err, out, say_nothing_of_tries
 from tracker_pipeline.commands.terminal import said_plainly as _said_plainly
+from tracker_pipeline.domain.timeframes import TIMEFRAMES
 from tracker_pipeline.resources.errors import PermanentError
 from tracker_pipeline.settings import get_config
 
@@ -186,6 +187,8 @@ def gaps(
     """Show which bars are absent, why, and when they are asked for again. Exit code 1 if healing failed."""
     if state not in (None, "missing", "empty", "outage", "unlisted"):
         raise typer.BadParameter("missing, empty, outage or unlisted", param_hint="--state")
+    if timeframe not in (None, *TIMEFRAMES):
+        raise typer.BadParameter(", ".join(TIMEFRAMES), param_hint="--timeframe")
     failure = ""
     with _said_plainly():
         from tracker_pipeline.commands.gaps import absences, heal_now
@@ -284,6 +287,7 @@ def doctor() -> None:
     """Say what is wrong with this installation, in words. Exit code 1 if anything is."""
     from tracker_pipeline.commands.doctor import examine
 
+    say_nothing_of_tries()
     findings = examine()
     for finding in findings:
         mark = "[green]ok[/green]   " if finding.ok else "[red]wrong[/red]"

@@ -6,17 +6,14 @@ as `SecretStr`.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
-from pydantic import (
-    SecretStr,
-    ValidationError,
-)
+from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tracker_pipeline.configuration import Endpoints, NetworkConfig, PipelineConfig
@@ -77,11 +74,36 @@ def _read_file(path: Path, where: str) -> dict[str, Any]:
         raise ConfigurationError(f"{where} is not UTF-8 text") from error
 
 
-def _explain(error: ValidationError, where: str) -> ConfigurationError:
-    problems = "; ".join(
-        f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}" for problem in error.errors()
-    )
-    return ConfigurationError(f"{where} is wrong: {problems}")
+def explained(error: ValidationError, model: type[BaseModel], where: str) -> ConfigurationError:
+    """What is wrong with the content of a file, in a sentence for each key; for an unknown key those that there are.
+
+    Args:
+        error: of the validation.
+        model: of the whole content.
+        where: the file.
+    """
+    problems = []
+    for problem in error.errors():
+        words = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            words = f"there is no such key, only {', '.join(_keys_beside(model, problem['loc']))}"
+        problems.append(f"{'.'.join(str(part) for part in problem['loc'])}: {words}")
+    return ConfigurationError(f"{where} is wrong: {'; '.join(problems)}")
+
+
+def _keys_beside(model: type[BaseModel], place: Sequence[int | str]) -> list[str]:
+    """The keys that a mapping of the content may have; those of the deepest model on the way to `place`."""
+    for part in place[:-1]:
+        found = model.model_fields.get(str(part))
+        model = (found and _model_in(found.annotation)) or model
+    return sorted(model.model_fields)
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """The model of a field: itself, or of what it holds."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((model for inner in get_args(annotation) if (model := _model_in(inner))), None)
 
 
 def _explain_environment(error: ValidationError) -> ConfigurationError:
@@ -131,7 +153,7 @@ def get_config() -> PipelineConfig:
     try:
         return PipelineConfig.model_validate(content)
     except ValidationError as error:
-        raise _explain(error, where) from None
+        raise explained(error, PipelineConfig, where) from None
 
 
 def get_endpoints() -> Endpoints:

@@ -66,6 +66,7 @@ def test_every_command_explains_itself(command):
         ("demo", "--days", "0"),
         ("demo", "--bars", "no_such_file.parquet"),
         ("sql",),
+        ("gaps", "--timeframe", "7m"),
         ("import-bars", "no_such_file.csv"),
         ("archive", "run", "--table", "market.ohlc_15m", "--cut", "yesterday"),
         ("archive", "run", "--table", "market.ohlc_15m", "--cut", "2026-01-01"),
@@ -114,7 +115,14 @@ def test_sql_writes_parquet_to_a_file(two_days, tmp_path):
 def test_a_query_that_fails_is_one_sentence_and_1(own_database):
     result = tracker("sql", "SELECT * FROM market.nothing")
     assert result.exit_code == 1
-    assert said(result).startswith("error: the query failed: Catalog Error")
+    assert said(result).startswith(
+        "error: the query failed: there is no table market.nothing; there are archive."
+    )
+    near = tracker("sql", "SELECT * FROM market.ohlc_15min")
+    assert said(near) == (
+        "error: the query failed: there is no table market.ohlc_15min; did you mean market.ohlc_15m or market.ohlc_5m"
+        " or market.ohlc_1m?"
+    )
 
 
 def test_archive_run_moves_only_what_lies_before_the_cut(two_days):
@@ -220,6 +228,14 @@ def test_the_doctor_says_what_is_wrong_with_the_database_and_still_looks_at_the_
     answer = refused("doctor")
     assert "cannot connect to the database" in answer
     assert "definitions:" in answer
+
+
+def test_gaps_of_a_symbol_that_nobody_tracks_are_no_good_news(two_days):
+    result = tracker("gaps", "--symbol", "BTCUSDT")
+    assert result.exit_code == 1
+    assert said(result).startswith(
+        "error: no bars of BTCUSDT are tracked; market.instruments has the symbols"
+    )
 
 
 def test_gaps_says_what_is_absent_why_and_when_it_is_asked_for_again(own_database):

@@ -13,6 +13,7 @@ import polars as pl
 from tracker_pipeline.commands.project import shared_instance
 from tracker_pipeline.commands.runs import Progress, run_job
 from tracker_pipeline.domain.timeframes import TIMEFRAMES
+from tracker_pipeline.resources.errors import PermanentError
 from tracker_pipeline.storage import scan
 
 
@@ -43,6 +44,9 @@ def absences(
         symbol: unified symbol; all if not given.
         timeframe: one of ours; all if not given.
         limit: most gaps to list.
+
+    Raises:
+        PermanentError: no bars of the symbol are tracked, so that none can be absent.
     """
     wanted = {"state": state, "symbol": symbol, "timeframe": timeframe}
     predicate = pl.col("resolved_at").is_null()
@@ -50,6 +54,8 @@ def absences(
         if value is not None:
             predicate &= pl.col(name) == value
     gaps = scan("market.bar_gaps", predicate=predicate).collect()
+    if symbol is not None and gaps.is_empty():
+        _refuse_unknown(symbol)
     order = {name: place for place, name in enumerate(TIMEFRAMES)}
     totals = (
         gaps.group_by("venue", "timeframe", "state")
@@ -81,6 +87,15 @@ def absences(
         gaps=[_gap(row) for row in listed.to_dicts()],
         more=max(0, single.height - limit),
     )
+
+
+def _refuse_unknown(symbol: str) -> None:
+    of_symbol = pl.col("symbol") == symbol
+    tables = ("market.instruments", "market.bar_coverage")
+    if all(scan(t, columns=["symbol"], predicate=of_symbol).collect().is_empty() for t in tables):
+        raise PermanentError(
+            f"no bars of {symbol} are tracked; market.instruments has the symbols, like BTC/USDT"
+        )
 
 
 def heal_now(progress: Progress) -> str:

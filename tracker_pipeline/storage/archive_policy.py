@@ -17,7 +17,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from tracker_pipeline.resources.errors import PermanentError
-from tracker_pipeline.settings import ConfigurationError, get_config, get_settings
+from tracker_pipeline.settings import ConfigurationError, explained, get_config, get_settings
 from tracker_pipeline.storage.catalogue import tables_of
 from tracker_pipeline.storage.database import Connection
 
@@ -192,8 +192,4 @@ def _parse(name: str, text: str) -> _PolicyFile:
     except yaml.YAMLError as error:
         raise ConfigurationError(f"{name} is not valid: {' '.join(str(error).split())}") from error
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
-            for problem in error.errors()
-        )
-        raise ConfigurationError(f"{name} is wrong: {problems}") from None
+        raise explained(error, _PolicyFile, name) from None

@@ -5,6 +5,7 @@ DuckDB asks each table for the columns and rows that its plan needs; the questio
 What belongs here: how a query finds its tables. What does not: reads for assets (`spanning`).
 """
 
+import difflib
 import re
 import threading
 from collections.abc import Sequence
@@ -43,7 +44,7 @@ def run_query(statement: str) -> pl.DataFrame:
             with snapshot(*(table for relation in wanted for table in hot_tables(relation))) as moment:
                 return _run(connection, statement, [_Source(moment, relation) for relation in wanted])
     except duckdb.Error as error:
-        raise PermanentError(f"the query failed: {' '.join(str(error).split())}") from error
+        raise PermanentError(f"the query failed: {_words_of(error)}") from error
 
 
 def _run(connection: duckdb.DuckDBPyConnection, statement: str, sources: Sequence["_Source"]) -> pl.DataFrame:
@@ -102,6 +103,18 @@ def _refuse_other_than_select(connection: duckdb.DuckDBPyConnection, statement: 
     kinds = [part.type for part in connection.extract_statements(statement)]
     if kinds != [duckdb.StatementType.SELECT]:
         raise PermanentError("give one SELECT: tables are written by materializing assets, not by SQL")
+
+
+def _words_of(error: duckdb.Error) -> str:
+    """What DuckDB says; of a table that does not exist, which there are."""
+    unknown = re.search(r"^Catalog Error: Table with name \"?([\w.]+)\"? does not exist", str(error))
+    if not unknown:
+        return " ".join(str(error).split())
+    names = sorted(known_tables())
+    near = difflib.get_close_matches(unknown[1], names, n=3, cutoff=0.8)
+    return f"there is no table {unknown[1]}; " + (
+        f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(names)}"
+    )
 
 
 def _relations_of(statement: str) -> list[Relation]:
