@@ -72,8 +72,9 @@ def figures(statement: str, *values: Any) -> list[tuple[Any, ...]]:
 def hot_bytes(table: str) -> tuple[int, int]:
     """Bytes of a table with all its partitions: heap, and with indexes."""
     ((heap, whole),) = figures(
-        "SELECT coalesce(sum(pg_relation_size(relid)), 0)::bigint,"
-        " coalesce(sum(pg_total_relation_size(relid)), 0)::bigint FROM pg_partition_tree(%s::regclass) WHERE isleaf",
+        "SELECT sum(pg_relation_size(oid))::bigint, sum(pg_total_relation_size(oid))::bigint FROM"
+        " (SELECT %s::regclass AS oid UNION SELECT inhrelid FROM pg_inherits WHERE inhparent = %s::regclass) t",
+        table,
         table,
     )
     return heap, whole
@@ -145,29 +146,19 @@ def show_jobs(now: datetime) -> None:
             print(f"  {job:20}{spent.seconds:6.1f} s, peak {spent.peak_mib:5.0f} MiB")
         events, size = (after - was for after, was in zip(records(), before, strict=True))
         print(f"  events {events:,}, {size / MIB:.2f} MiB of Dagster's records")
+    ((run_bytes,),) = figures("SELECT avg(pg_column_size(r.*))::integer FROM dagster.runs r")
+    print(f"  the record of a run itself {run_bytes:,} bytes")
 
 
-def show_what_stays() -> None:
-    """What retention leaves of runs that are old: the newest materialization and check of everything."""
+def vacuum_records() -> None:
+    """Give the room of removed records back, so that sizes are those of what is left."""
     import psycopg
 
-    from tracker_pipeline.operations.retention import prune
-    from tracker_pipeline.settings import get_settings
-    from tracker_pipeline.storage.database import connect, ready_url
+    from tracker_pipeline.storage.database import ready_url
 
-    later = datetime.now(UTC) + HOUR
-    with connect() as connection:
-        removed = prune(connection, before=later, now=later, logs=get_settings().state_folder / "none")
     with psycopg.connect(ready_url(), autocommit=True) as connection:
         for (table,) in figures("SELECT tablename FROM pg_tables WHERE schemaname = 'dagster'"):
             connection.execute(f"VACUUM FULL dagster.{table}")
-    ((partitions,),) = figures(
-        "SELECT count(*) FROM (SELECT DISTINCT asset_key, partition FROM dagster.event_logs"
-        " WHERE dagster_event_type = 'ASSET_MATERIALIZATION') p"
-    )
-    _, size = records()
-    print(f"once all these runs are old: {removed.events:,} events, {removed.runs} runs and {size / MIB:.2f} MiB stay"
-          f" for {partitions:,} materialized partitions: {size / partitions:,.0f} bytes each")  # fmt: skip
 
 
 def main() -> None:
@@ -198,7 +189,6 @@ def main() -> None:
         show_rows(given.days, 24, len(get_config().universe.symbols), given.whales)
         show_jobs(now)
         archive_all(now)
-        show_what_stays()
 
 
 if __name__ == "__main__":

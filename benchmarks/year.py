@@ -23,7 +23,7 @@ import httpx
 from dagster._utils.schedules import reverse_cron_string_iterator
 
 from benchmarks.operations import PROJECT, QUIET, hour_key, installation, seconds
-from benchmarks.sizing import MIB, records
+from benchmarks.sizing import MIB, records, vacuum_records
 
 DAY = timedelta(days=1)
 PARTITIONS = (
@@ -140,15 +140,21 @@ def show_interface(url: str) -> None:
 
 
 def show_retention() -> None:
+    """How long it takes where nothing is old, and what it leaves where all is: the newest of everything, for ever."""
     from tracker_pipeline.operations.retention import prune
     from tracker_pipeline.settings import get_settings
     from tracker_pipeline.storage.database import connect
 
     now = datetime.now(UTC)
     logs = get_settings().state_folder / "none"
-    with connect() as connection:
-        spent = seconds(lambda: prune(connection, before=now - 14 * DAY, now=now, logs=logs))
-    print(f"  retention, nothing to remove: {spent:.2f} s")
+    for title, before in {"nothing old": now - 14 * DAY, "everything old": now + DAY}.items():
+        with connect() as connection:
+            spent = seconds(lambda: prune(connection, before=before, now=now, logs=logs))  # noqa: B023
+        vacuum_records()
+        events, size = records()
+        print(
+            f"  retention, {title}: {spent:.2f} s; {events:,} events and {size / MIB:.0f} MiB of records stay"
+        )
 
 
 def main() -> None:
