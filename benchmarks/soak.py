@@ -63,11 +63,11 @@ FULL = Plan(
     chain_down=((64, 69),),
 )
 SHORT = Plan(
-    hours=9,
-    stops=((5, 8),),
-    exchange_faults=((2, 4, "server_error:path=all"),),
+    hours=28,
+    stops=((4, 25),),
+    exchange_faults=((2, 26, "server_error:path=all"),),
     chain_down=((3, 4),),
-    begins_at=21,  # so that a day ends within it
+    begins_at=21,  # so that a day ends while the exchange is away, and the next one after it is back
 )
 
 
@@ -256,7 +256,9 @@ def judge(outcome: Outcome, start: datetime, end: datetime) -> None:
     lacking = coverage.filter((pl.col("missing") > 0) | (pl.col("outage") > 0) | (pl.col("empty") > 0))
     expect(coverage.height > 0, "no coverage was judged")
     expect(lacking.is_empty(), f"bars are missing: {lacking.head(3).to_dicts()}")
-    whole_days = [start.replace(hour=0) + i * 24 * HOUR for i in range(1, (end - start).days)]
+    midnights = [start.replace(hour=0) + i * 24 * HOUR for i in range(1, (end - start).days + 2)]
+    # The last day takes an hour to close.
+    whole_days = [midnight for midnight in midnights if midnight + 25 * HOUR <= end]
     full = coverage.filter(pl.col("timeframe") == "15m", pl.col("present") == 96).get_column("day").unique()
     expect(set(whole_days) <= set(full), f"days are not whole: {set(whole_days) - set(full)}")
     bars = scan("market.ohlc_15m").select("ts", "symbol").collect()
@@ -327,7 +329,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--hours", type=int, default=FULL.hours)
     parser.add_argument(
-        "--short", action="store_true", help="nine hours with two faults and a stop, as in CI"
+        "--short", action="store_true", help="28 hours with an exchange away for 24, as in CI"
     )
     parser.add_argument("--coins", type=int, default=4)
     parser.add_argument("--whales", type=int, default=60)

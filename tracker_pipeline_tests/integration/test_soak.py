@@ -1,4 +1,4 @@
-"""Hours of ticks in accelerated time, with faults and a stop, heal by themselves: benchmarks/soak.py, shortened.
+"""An exchange away for a day and a stop heal by themselves, in accelerated time: benchmarks/soak.py, shortened.
 
 The whole week runs with `python -m benchmarks.soak`.
 """
@@ -11,7 +11,9 @@ from tracker_pipeline_tests.conftest import forget_settings
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_what_faults_and_a_stop_took_is_made_up_for(own_database, tmp_path, monkeypatch):
+def test_an_exchange_away_for_a_day_a_chain_away_for_an_hour_and_a_stop_are_made_up_for(
+    own_database, tmp_path, monkeypatch
+):
     for name in ("TRACKER_CONFIG", "TRACKER_ALERT_URLS", "DAGSTER_EVENT_BATCH_SIZE"):
         monkeypatch.setenv(name, "1")  # so that what the soak sets is taken back
     monkeypatch.delenv("TRACKER_ALERT_URLS")
