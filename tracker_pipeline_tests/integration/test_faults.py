@@ -1,13 +1,16 @@
 """A program that is killed comes back, a database that restarts costs one try, a full disk loses nothing."""
 
+import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
 import polars as pl
+import psycopg
 import pytest
 
 from tracker_pipeline.commands import up
@@ -19,8 +22,9 @@ from tracker_pipeline.resources.errors import TransientError
 from tracker_pipeline.resources.failures import RETRIES
 from tracker_pipeline.resources.postgres import EmbeddedPostgres
 from tracker_pipeline.storage import scan
-from tracker_pipeline.storage.database import ready_url
+from tracker_pipeline.storage.database import connect, ready_url
 from tracker_pipeline.storage.io_managers import PartitionFrames, PostgresIOManager, store_day
+from tracker_pipeline.storage.writing import write_window
 from tracker_pipeline_tests.conftest import forget_settings
 from tracker_pipeline_tests.frames import bars
 
@@ -107,18 +111,55 @@ def test_a_database_that_restarts_during_a_run_costs_one_try_and_doubles_nothing
     assert not stored.select("venue", "symbol", "ts").is_duplicated().any()
 
 
+@contextmanager
+def disk(folder: Path, size: str) -> Iterator[None]:
+    """A disk of its own behind a folder."""
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("only root may mount a small disk")
+    yield
+    subprocess.run(["umount", str(folder)], check=True)
+
+
 @pytest.fixture
 def small_disk(own_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A lake on a disk of 160 KiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=160k", "tmpfs", str(folder)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("only root may mount a small disk")
-    monkeypatch.setenv("TRACKER_LAKE_URI", str(folder))
-    forget_settings()
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with disk(tmp_path / "disk", "160k"):
+        monkeypatch.setenv("TRACKER_LAKE_URI", str(tmp_path / "disk"))
+        forget_settings()
+        yield tmp_path / "disk"
+
+
+@pytest.fixture
+def server_on_a_small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The database on a disk of 150 MiB, a third of it taken."""
+    with disk(tmp_path / "disk", "150m"):
+        server = EmbeddedPostgres(tmp_path / "disk")
+        server.start()
+        monkeypatch.setenv("TRACKER_DATABASE_URL", server.url)
+        forget_settings()
+        ready_url()
+        yield tmp_path / "disk"
+        server.stop_if_unused()
+
+
+def test_a_database_whose_disk_is_full_takes_nothing_of_a_write_and_all_of_it_once_there_is_space(
+    server_on_a_small_disk,
+):
+    def write() -> int:
+        with connect() as connection:
+            rows, window = bars(start=DAY, count=96 * 200), (DAY, DAY + timedelta(days=200))
+            return write_window(connection, schemas.BARS["15m"], rows, window, run_id="r").inserted
+
+    filler = server_on_a_small_disk / "filler"
+    filler.write_bytes(b"x" * (shutil.disk_usage(server_on_a_small_disk).free - 200_000))
+    for _ in range(2):
+        with pytest.raises(psycopg.errors.DiskFull):
+            write()
+    assert scan("market.ohlc_15m").collect().is_empty()
+    filler.unlink()
+    assert write() == scan("market.ohlc_15m").collect().height == 96 * 200
 
 
 def test_a_full_disk_fails_the_write_whole_and_the_next_try_succeeds_once_there_is_space(small_disk):
