@@ -120,7 +120,7 @@ def test_the_commands_of_the_compose_file_run_as_plain_processes(tmp_path):
             used = connection.execute(
                 "SELECT count(*) FROM pg_stat_activity WHERE datname = 'deployed'"
             ).fetchone()
-        assert used[0] <= 40  # the budget of docs/running_live.md
+        assert used[0] <= 54  # the budget of docs/running_live.md
     finally:
         for process in reversed(started):
             process.terminate()

@@ -30,7 +30,7 @@ _SCHEDULES = """{ schedulesOrError(repositorySelector: {repositoryName: "__repos
 
 # What docs/running_live.md says that is open at most.
 CONNECTIONS_OF_A_PROCESS = 12
-CONNECTIONS = 60
+CONNECTIONS = 54
 
 
 class Installation:
