@@ -88,22 +88,29 @@ def _round_all(values: FloatArray, out: FloatArray) -> bool:
 
 
 @compiled
-def _store(feature: int, day: Day, slot: IntArray, values: FloatArray, target: Target) -> None:
-    """Store the values of a feature at the wanted bars of a day, or why there are none.
+def _store(day: Day, slot: IntArray, values: FloatArray, target: Target) -> None:
+    """Store the values of all features at the wanted bars of a day, or why there are none.
 
     Args:
-        feature: which.
         day: first bar of the burn-in, first wanted bar, end of the wanted bars, row of the first, and whether no bar
             is absent from the first to the last and all windows of the first wanted one are full.
         slot: slots of the bars.
-        values: the feature by slot of the day.
+        values: by feature and slot of the day.
         target: where to.
     """
-    first, low, end, row, whole = day
-    out, words = target
+    _, low, end, row, whole = day
+    out, _ = target
     begin = slot[low] % SLOTS
-    if whole and _round_all(values[begin:], out[feature, row : row + end - low]):
-        return
+    for feature in range(len(_RULES)):
+        if not (whole and _round_all(values[feature, begin:], out[feature, row : row + end - low])):
+            _store_each(feature, day, slot, values[feature], target)
+
+
+@compiled
+def _store_each(feature: int, day: Day, slot: IntArray, values: FloatArray, target: Target) -> None:
+    """Store the values of a feature bar by bar, where some may lack a reason."""
+    first, low, end, row, _ = day
+    out, words = target
     for bar in range(low, end):
         value, place = values[slot[bar] % SLOTS], row + bar - low
         reason = _reason(feature, value, slot, first, bar)
@@ -132,10 +139,11 @@ def fill_days(
     states = np.zeros((STATES, SLOTS))
     for day in days:
         zero, first, end = day * SLOTS, start[day - BURN_IN_DAYS], low[day] + row[day + 1] - row[day]
-        whole = low[day] - first >= _LONGEST and slot[end - 1] - slot[first] == end - 1 - first
-        lay_out(start[day - 1], end, zero - SLOTS, slot, bars, flat)
-        windows(flat, blocks, at)
+        before = start[day - 1]
+        lay_out(before, end, zero - SLOTS, slot, bars, flat)
+        no_hole = slot[before] == zero - SLOTS and slot[end - 1] - slot[before] == end - 1 - before
+        windows(flat, blocks, no_hole, at)
         recursions(first, low[day], end, zero, slot, bars, states)
         all_formulas(flat, at, states, values)
-        for feature in range(len(_RULES)):
-            _store(feature, (first, low[day], end, row[day], whole), slot, values[feature], target)
+        whole = low[day] - first >= _LONGEST and slot[end - 1] - slot[first] == end - 1 - first
+        _store((first, low[day], end, row[day], whole), slot, values, target)

@@ -98,6 +98,23 @@ def test_no_return_is_computed_across_a_hole() -> None:
     assert after["rsi_14"] == 50.0
 
 
+def test_a_hole_changes_no_digit_of_windows_that_do_not_reach_it() -> None:
+    bars = random_bars(12 * 96, seed=5)
+    hole = START + timedelta(days=10, minutes=30)
+    later = pl.col("ts") > hole + timedelta(
+        hours=24.25
+    )  # the longest window of 15m bars but for the recursions
+    of_windows = [
+        feature.name for feature in CATALOGUE if feature.rule and feature.window <= timedelta(hours=24.25)
+    ]
+    with_hole, without = (
+        features_15m(given).filter(later).select("ts", *of_windows, "null_reasons")
+        for given in (bars.filter(pl.col("ts") != hole), bars)
+    )
+    assert with_hole.height > 90
+    assert with_hole.equals(without)
+
+
 def test_a_bar_that_is_not_available_yet_is_not_seen() -> None:
     bars = golden_bars()
     last_known = START + 400 * BAR + timedelta(minutes=2) - timedelta(microseconds=1)
