@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -116,8 +116,16 @@ def print_records(
     if not records:
         console.print(empty)
         return
-    cells = [[f"{v:,}" if isinstance(v, int) else str(v) for v in record.values()] for record in records]
+    cells = [[_plain(value) for value in record.values()] for record in records]
     _print_cells(console, list(records[0]), cells)
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M:%S}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return "" if value is None else f"{value}"
 
 
 def _print_cells(console: Console, names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
