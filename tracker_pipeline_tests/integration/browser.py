@@ -23,6 +23,7 @@ _FLAGS = [
 _PAGES = {
     "lineage": ("/asset-groups", "operations"),
     "partitions": ("/assets/onchain/whale_balance_snapshots?view=partitions", "Partitions Selected"),
+    "scores": ("/assets/onchain/accumulation_scores?view=events", "largest movers"),
     "checks": ("/assets/features/ml_features_15m?view=checks", "equal_when_the_future_is_cut_off"),
     "automation": ("/automation", "watch"),
 }
@@ -46,7 +47,9 @@ def take_screenshots(base: str) -> None:
     with page_of(base) as page:
         for name, (address, shown) in _PAGES.items():
             page.goto(address)
-            page.get_by_text(shown).filter(visible=True).first.wait_for()
+            shown_text = page.get_by_text(shown).filter(visible=True).first
+            shown_text.wait_for()
+            shown_text.scroll_into_view_if_needed()
             page.wait_for_timeout(3000)  # drawings go on after the text is there
             path = IMAGES / f"{name}.png"
             page.screenshot(path=path)

@@ -67,6 +67,16 @@ def _wait_until_served(base: str) -> None:
     raise AssertionError("the web interface did not come up")
 
 
+def _database_url(home: Path) -> str:
+    return subprocess.run(
+        [TRACKER, "db", "url"],
+        env={**os.environ, "TRACKER_HOME": str(home)},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+
+
 def _launch(page: Any, button: Any) -> None:
     """Click, and wait for the answer: leaving the page earlier would take the request back."""
     launches = re.compile('"operationName":"Launch(Pipeline|Partition|Multiple)')
@@ -79,6 +89,7 @@ def test_a_person_finds_materializes_backfills_switches_off_and_sees_what_failed
     with page_of(base) as page:
         _sees_every_group(page)
         _materializes_the_universe_and_one_hour_of_balances(page)
+        _looks_at_what_was_stored(page, home)
         _launches_a_backfill_of_24_hours(page)
         _switches_a_schedule_off_and_on(page)
         _sees_a_failed_check(page, home)
@@ -105,15 +116,47 @@ def _materializes_the_universe_and_one_hour_of_balances(page: Any) -> None:
     page.get_by_text("Materialized (1)").first.wait_for(timeout=4 * MINUTES)
 
 
+def _choose(dialog: Any, partitions: str) -> None:
+    chosen = dialog.locator("input[placeholder]").filter(visible=True).first
+    chosen.fill(partitions)
+    chosen.press("Enter")
+
+
+def _looks_at_what_was_stored(page: Any, home: Path) -> None:
+    page.goto("/assets/onchain/whale_balance_snapshots?view=events")
+    page.get_by_text("ether of all addresses").filter(visible=True).first.wait_for()
+    newest = page.locator("table:has(th:text-is('whale_address'))").last
+    newest.filter(visible=True).wait_for()
+    assert newest.get_by_role("row").count() == 1 + 6
+    page.goto("/assets/onchain/whale_balance_snapshots")
+    page.get_by_text("docs/onchain.md").filter(visible=True).first.wait_for()
+    page.get_by_text('tracker sql "FROM onchain.whale_balance_snapshots').filter(
+        visible=True
+    ).first.wait_for()
+    with psycopg.connect(_database_url(home)) as connection:
+        hours = connection.execute("SELECT max(snapshot_timestamp) FROM onchain.whale_balance_snapshots")
+        (hour,) = hours.fetchone() or (None,)
+    page.goto("/assets/onchain/steth_rates?view=partitions")
+    page.get_by_role("button", name="Materialize…").click()
+    dialog = page.get_by_role("dialog")
+    _choose(dialog, f"{hour.astimezone(UTC):%Y-%m-%d-%H}:00")
+    dialog.get_by_text("1 partition", exact=True).first.wait_for()
+    _launch(page, dialog.get_by_role("button", name="Launch"))
+    page.goto("/assets/onchain/steth_rates?view=partitions")
+    page.get_by_text("Materialized (1)").first.wait_for(timeout=4 * MINUTES)
+    page.goto("/assets/onchain/steth_rates?view=events")
+    chart = page.locator("img[alt=chart]").filter(visible=True).first
+    chart.wait_for()
+    assert chart.evaluate("image => image.naturalWidth") == 270  # drawn, and not a broken picture
+
+
 def _launches_a_backfill_of_24_hours(page: Any) -> None:
     page.goto("/assets/onchain/whale_balance_snapshots?view=partitions")
     page.get_by_role("button", name="Materialize…").click()
     dialog = page.get_by_role("dialog")
     last = datetime.now(UTC) - timedelta(hours=2)
     first = last - timedelta(hours=23)
-    hours = dialog.locator("input[placeholder]").filter(visible=True).first
-    hours.fill(f"[{first:%Y-%m-%d-%H}:00...{last:%Y-%m-%d-%H}:00]")
-    hours.press("Enter")
+    _choose(dialog, f"[{first:%Y-%m-%d-%H}:00...{last:%Y-%m-%d-%H}:00]")
     dialog.get_by_text("24 partitions", exact=True).first.wait_for()
     dialog.get_by_role("button", name="Launch backfill").click()
     dialog.wait_for(state="hidden")
@@ -133,14 +176,7 @@ def _switches_a_schedule_off_and_on(page: Any) -> None:
 
 
 def _sees_a_failed_check(page: Any, home: Path) -> None:
-    url = subprocess.run(
-        [TRACKER, "db", "url"],
-        env={**os.environ, "TRACKER_HOME": str(home)},
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.strip()
-    with psycopg.connect(url) as connection:
+    with psycopg.connect(_database_url(home)) as connection:
         connection.execute("ALTER TABLE onchain.whale_universe ADD COLUMN stray text")
     page.goto("/assets/onchain/whale_universe?view=checks")
     _launch(page, page.get_by_text("Execute all", exact=True).filter(visible=True).first)
