@@ -37,24 +37,21 @@ def newest_rows(table: Table, rows: pl.DataFrame) -> str:
     newest = newest.head(_MOST_ROWS)
     if newest.is_empty():
         return "no rows"
-    lines = ["|", "|", *["|"] * newest.height]
+    shown: list[list[str]] = []  # one list of cells for each column, its name first
     same: list[str] = []
     left_out: list[str] = []
-    for column in table.columns:
-        if column.provenance:
-            continue
+    for column in (c for c in table.columns if not c.provenance):
         cells = [_cell(column, value) for value in newest.get_column(column.name)]
-        wider = _with_column(lines, column, cells)
         if newest.height > 1 and len(set(cells)) == 1:
             same.append(f"{column.name} {cells[0]}")
-        elif sum(map(len, wider)) > _MOST_CHARACTERS:
+        elif _characters([*shown, cells]) + len(column.name) > _MOST_CHARACTERS:
             left_out.append(column.name)
         else:
-            lines = wider
+            shown.append([column.name, *cells])
     notes = [f"In all of these rows: {', '.join(same)[:_MOST_SAME]}."] if same else []
     if left_out:
         notes.append(f"{len(left_out)} more columns, from `{left_out[0]}` on, do not fit here.")
-    return "\n\n".join(["\n".join(lines) if len(lines[0]) > 1 else "", *notes]).strip()
+    return "\n\n".join([*([_laid_out(shown)] if shown else []), *notes])
 
 
 def unknown_values(table: Table, rows: pl.DataFrame) -> str:
@@ -66,10 +63,20 @@ def unknown_values(table: Table, rows: pl.DataFrame) -> str:
     return f"of {rows.height:,} rows: {named}{others}" if lacking else ""
 
 
-def _with_column(lines: list[str], column: Column, cells: list[str]) -> list[str]:
-    ruler = "---|" if column.type in _LEFT else "--:|"
-    added = [column.name + "|", ruler, *(cell + "|" for cell in cells)]
-    return [line + cell for line, cell in zip(lines, added, strict=True)]
+def _characters(columns: list[list[str]]) -> int:
+    return sum(len(cell) + 1 for cells in columns for cell in cells)
+
+
+def _laid_out(columns: list[list[str]]) -> str:
+    """Rows below each other, or columns below each other: what is narrower, since pages are scrolled downwards."""
+    rows = [list(cells) for cells in zip(*columns, strict=True)]
+    lines = min(rows, columns, key=_width)
+    ruler = ["---", *["--:"] * (len(lines[0]) - 1)]
+    return "\n".join(f"|{'|'.join(cells)}|" for cells in (lines[0], ruler, *lines[1:]))
+
+
+def _width(lines: list[list[str]]) -> int:
+    return sum(max(map(len, cells)) + 2 for cells in zip(*lines, strict=True))
 
 
 def _cell(column: Column, value: Any) -> str:
@@ -89,9 +96,6 @@ def _exact(value: str) -> str:
     return f"{float(value):.6g}"
 
 
-_LEFT: Final = frozenset(
-    {ColumnType.TEXT, ColumnType.TIME, ColumnType.DATE, ColumnType.JSON, ColumnType.TEXT_LIST}
-)
 _SHOWN: Final[dict[ColumnType, Callable[[Any], str]]] = {
     ColumnType.FLOAT: lambda value: f"{value:.6g}",
     ColumnType.NUMERIC: _exact,
