@@ -48,7 +48,7 @@ class Condition:
 
     def as_sql(self) -> str:
         """The condition for Postgres, with its constants written out: ADBC then reads by COPY."""
-        column, values = quoted(self.column), [_literal(value) for value in self.values]
+        column, values = quoted(self.column), [literal(value) for value in self.values]
         if self.operator == "in":
             return f"{column} IN ({', '.join(values)})"
         return f"{column} {self.operator} {values[0]}"
@@ -264,7 +264,8 @@ def _is_same_kind_of_time(dtype: Any, value: Any) -> bool:
     return isinstance(dtype, pl.Datetime) and (dtype.time_zone is None) == (value.tzinfo is None)
 
 
-def _literal(value: Any) -> str:
+def literal(value: Any) -> str:
+    """A constant for SQL."""
     if isinstance(value, datetime) and value.tzinfo is None:
         return f"'{value.isoformat()}'::timestamp"
     if isinstance(value, datetime):

@@ -1,11 +1,9 @@
 """Reads of the database as of one moment, as Arrow: its connections, and the transaction that makes the moment.
 
-What belongs here: how a consistent read begins, ends and fails. What does not: what is read (`spanning`, `query`).
+What belongs here: how a consistent read begins, ends and fails. What does not: what is read (`spanning`, `query`),
+few rows by one message (`round_trip`).
 """
 
-import atexit
-import os
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -14,11 +12,9 @@ from typing import Any, Final
 import polars as pl
 from psycopg import sql
 
-from tracker_pipeline.resources.errors import PermanentError, TransientError
-from tracker_pipeline.storage.database import attaching_lock, open_arrow_connection, ready_url
+from tracker_pipeline.storage.database import attaching_lock, open_arrow_connection
+from tracker_pipeline.storage.resting_connections import RestingConnections, said_plainly
 
-# A connection takes 5 ms to open, a read of one symbol's day 2 ms. More than these are opened and closed again.
-_MOST_IDLE: Final = 4
 _BEGIN: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _WAIT_FOR_LOCK: Final = (
     "SELECT pg_advisory_lock_shared(lock), pg_advisory_unlock_shared(lock)"
@@ -33,11 +29,6 @@ _EXACT_TEXT: Final = (
     "SET extra_float_digits = 1",
     "SET bytea_output = 'hex'",
 )
-_PERMANENT: Final = {
-    "42P01": "a table that is read does not exist",
-    "42703": "a column that is read does not exist",
-    "42501": "the database role may not read a table",
-}
 
 
 class Snapshot:
@@ -60,14 +51,14 @@ class Snapshot:
             self._cursor.execute(statement)
             return pl.DataFrame(self._cursor.fetch_arrow_table())
 
-    def read_few(self, statement: str, *, by_copy: bool = False) -> pl.DataFrame:
+    def read_few(self, statement: str) -> pl.DataFrame:
         """What `read` returns, where the messages cost more than the rows; Ctrl-C waits for its end.
 
-        Preparing is left out, and COPY unless asked for: it takes 0.1 ms more for no row, 0.3 ms less for 1,440.
+        Preparing is left out, and COPY, which takes 0.1 ms more for no row.
         """
         with said_plainly():
             asked = self._cursor.adbc_statement
-            asked.set_options(**{_USE_COPY: "true" if by_copy else "false"})
+            asked.set_options(**{_USE_COPY: "false"})
             asked.set_sql_query(statement)
             rows, _ = asked.execute_query()
             return pl.DataFrame(rows)
@@ -90,7 +81,7 @@ def snapshot(*tables: tuple[str, str]) -> Iterator[Snapshot]:
 @contextmanager
 def arrow_transaction(*tables: tuple[str, str]) -> Iterator[Any]:
     """A cursor in a read-only transaction that has locked `tables`; without any it has no snapshot yet."""
-    connection, cursor = _connections.take(_beginning(tables))
+    connection, cursor = _connections.begin(lambda one: _begun(one, "; ".join(beginning(*tables))))
     try:
         with cursor:
             yield cursor
@@ -104,14 +95,17 @@ def arrow_transaction(*tables: tuple[str, str]) -> Iterator[Any]:
 
 
 @cache
-def _beginning(tables: tuple[tuple[str, str], ...]) -> str:
-    """The transaction, its locks and the wait for partitions in one message. The wait is what takes the snapshot."""
+def beginning(*tables: tuple[str, str]) -> tuple[str, ...]:
+    """The transaction, its locks and the wait for partitions, in this order. The wait is what takes the snapshot."""
     if not tables:
-        return _BEGIN
+        return (_BEGIN,)
     names = sql.SQL(", ").join(sql.SQL("ONLY {}").format(sql.Identifier(*table)) for table in tables)
     locks = (sql.Literal(attaching_lock(".".join(table))).as_string(None) for table in tables)
-    waits = "; ".join(_WAIT_FOR_LOCK.format(lock) for lock in locks)
-    return f"{_BEGIN}; LOCK TABLE {names.as_string(None)} IN ACCESS SHARE MODE; {waits}"
+    return (
+        _BEGIN,
+        f"LOCK TABLE {names.as_string(None)} IN ACCESS SHARE MODE",
+        *(_WAIT_FOR_LOCK.format(lock) for lock in locks),
+    )
 
 
 def _send(cursor: Any, statements: str) -> None:
@@ -120,91 +114,13 @@ def _send(cursor: Any, statements: str) -> None:
     cursor.adbc_statement.execute_update()
 
 
-@contextmanager
-def said_plainly() -> Iterator[None]:
-    """Turn the driver's failures into ours."""
-    import adbc_driver_manager as driver
-
-    try:
-        yield
-    except (driver.Error, pl.exceptions.ComputeError) as error:
-        text = " ".join(str(error).split())[:300]
-        if reason := _PERMANENT.get(getattr(error, "sqlstate", None) or ""):
-            raise PermanentError(f"{reason}: {text}") from error
-        raise TransientError(f"reading the database broke off: {text}") from error
-
-
-class _Connections:
-    """Connections that rest between reads, outside of any transaction."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._of: tuple[str, int] | None = None
-        self._idle: list[Any] = []
-        atexit.register(self.close)
-
-    def take(self, beginning: str) -> tuple[Any, Any]:
-        """A connection in a transaction that began so, and a cursor of it."""
-        while (connection := self._pop()) is not None:
-            try:
-                return connection, _begun(connection, beginning)
-            except Exception as error:
-                with suppress(Exception):
-                    connection.close()
-                if _refuses(error):
-                    with said_plainly():
-                        raise
-                self.close()  # the server was restarted, or ended it: so it did the others
-        with said_plainly():
-            connection = self._open()
-            try:
-                return connection, _begun(connection, beginning)
-            except Exception:
-                with suppress(Exception):
-                    connection.close()
-                raise
-
-    def give_back(self, connection: Any) -> None:
-        """Let a connection rest that has ended its transaction."""
-        with self._lock:
-            if len(self._idle) < _MOST_IDLE and self._of == _identity():
-                self._idle.append(connection)
-                return
-        with suppress(Exception):
-            connection.close()
-
-    def close(self) -> None:
-        """Close all that rest."""
-        with self._lock:
-            self._close()
-
-    def _pop(self) -> Any:
-        with self._lock:
-            return self._idle.pop() if self._idle and self._of == _identity() else None
-
-    def _open(self) -> Any:
-        with self._lock:
-            if self._of != _identity():
-                self._close()
-                self._of = _identity()
-        connection = open_arrow_connection()
-        connection.adbc_connection.set_autocommit(True)
-        with connection.cursor() as cursor:
-            for setting in _EXACT_TEXT:
-                cursor.execute(setting)
-        return connection
-
-    def _close(self) -> None:
-        resting, of = self._idle, self._of
-        self._idle, self._of = [], None
-        if of is not None and of[1] == os.getpid():  # a forked child must not end what its parent uses
-            for connection in resting:
-                with suppress(Exception):
-                    connection.close()
-
-
-def _identity() -> tuple[str, int]:
-    return ready_url(), os.getpid()
+def _open() -> Any:
+    connection = open_arrow_connection()
+    connection.adbc_connection.set_autocommit(True)
+    with connection.cursor() as cursor:
+        for setting in _EXACT_TEXT:
+            cursor.execute(setting)
+    return connection
 
 
 def _begun(connection: Any, beginning: str) -> Any:
@@ -218,11 +134,4 @@ def _begun(connection: Any, beginning: str) -> Any:
     return cursor
 
 
-def _refuses(error: Exception) -> bool:
-    """Whether the server answered and lives on, so that another connection would fare no better."""
-    state = getattr(error, "sqlstate", None) or "08"
-    return not state.startswith(("08", "57P"))  # connection lost; server shut down or connection ended
-
-
-_connections = _Connections()
-close_idle = _connections.close
+_connections = RestingConnections(_open)

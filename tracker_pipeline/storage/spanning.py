@@ -15,7 +15,7 @@ from datetime import UTC, date, datetime, time, timedelta
 import polars as pl
 
 from tracker_pipeline.storage import narrow
-from tracker_pipeline.storage.pushdown import Condition, filter_of
+from tracker_pipeline.storage.pushdown import Condition, filter_of, literal
 from tracker_pipeline.storage.relations import Relation, relation_of
 from tracker_pipeline.storage.snapshots import Snapshot, snapshot
 from tracker_pipeline.storage.wanted import Wanted, bounds, hot_conditions, parts_statement, rows_statement
@@ -113,7 +113,8 @@ def _live_parts(moment: Snapshot, relation: Relation, wanted: Wanted) -> tuple[C
     """Days and files of the parts that may hold rows of the window."""
     if relation.time_column is None:
         return [], []
-    found = moment.read_few(parts_statement(relation, wanted))
+    table, first, last = map(literal, (relation.name, wanted.first_day, wanted.last_day))
+    found = moment.read_few(parts_statement(table, first, last))
     return found.get_column("data_day").to_list(), found.get_column("path").to_list()
 
 

@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 
-from psycopg import sql
-
 from tracker_pipeline.storage.pushdown import Condition, quoted
 from tracker_pipeline.storage.relations import Relation
 
@@ -57,21 +55,31 @@ class Wanted:
         return (self.end - timedelta(microseconds=1)).astimezone(UTC).date() if self.end else date.max
 
 
-def parts_statement(relation: Relation, wanted: Wanted) -> str:
-    """Asks for day and path of each part that may hold rows of the window, by day and age."""
+def parts_statement(table: str, first: str, last: str) -> str:
+    """Asks for day and path of each part of some days, by day and age.
+
+    Args:
+        table: name of the table, as SQL.
+        first: day, as SQL.
+        last: day, as SQL.
+    """
     return (
         "SELECT data_day, path FROM archive.batches"  # noqa: S608  # constants are quoted
-        f" WHERE table_name = {sql.Literal(relation.name).as_string(None)} AND state = 'live'"
-        f" AND data_day BETWEEN '{wanted.first_day.isoformat()}' AND '{wanted.last_day.isoformat()}'"
+        f" WHERE table_name = {table} AND state = 'live' AND data_day BETWEEN {first} AND {last}"
         " ORDER BY data_day, batch_id"
     )
 
 
 def rows_statement(relation: Relation, names: Sequence[str], conditions: Sequence[str]) -> str:
     """Asks for columns of the hot rows that fulfil conditions."""
-    columns = ", ".join(f"{relation.hot[name]} AS {quoted(name)}" for name in names)
+    columns = [f"{relation.hot[name]} AS {quoted(name)}" for name in names]
+    return select_statement(relation, columns, conditions)
+
+
+def select_statement(relation: Relation, values: Sequence[str], conditions: Sequence[str]) -> str:
+    """Asks for values, written as SQL, of the hot rows that fulfil conditions."""
     where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-    return f"SELECT {columns} FROM {'.'.join(map(quoted, relation.qualified))}{where}"  # noqa: S608
+    return f"SELECT {', '.join(values)} FROM {'.'.join(map(quoted, relation.qualified))}{where}"  # noqa: S608
 
 
 def hot_conditions(relation: Relation, wanted: Wanted, conditions: Sequence[Condition]) -> list[str]:

@@ -133,19 +133,30 @@ def test_a_frame_collected_after_its_file_was_replaced_still_has_its_rows(two_da
     assert before.collect().sort(TABLE.key).equals(two_days)
 
 
-def test_connections_that_the_server_ended_are_replaced(two_days, own_database):
-    scan(TABLE.name).collect()
+ONE = (pl.col("venue") == "bybit") & (pl.col("symbol") == "BTC/USDT")
+READS = {
+    "all": lambda: scan(TABLE.name, predicate=pl.col("symbol") == "BTC/USDT").collect(),
+    "a few days of one symbol": lambda: scan(
+        TABLE.name, START, START + timedelta(days=2), predicate=ONE
+    ).collect(),
+    "sql": lambda: run_query("SELECT * FROM market.ohlc_15m WHERE symbol = 'BTC/USDT'"),
+}
+
+
+@pytest.mark.parametrize("read", READS.values(), ids=READS)
+def test_connections_that_the_server_ended_are_replaced(two_days, own_database, read):
+    read()
     with psycopg.connect(own_database, autocommit=True) as connection:
         connection.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
-    assert scan(TABLE.name).collect().height == two_days.height
+    assert read().height == 192
 
 
-def test_a_read_leaves_no_transaction_open(two_days, own_database):
-    scan(TABLE.name).collect()
-    run_query("SELECT count(*) FROM market.ohlc_15m")
+@pytest.mark.parametrize("read", READS.values(), ids=READS)
+def test_a_read_leaves_no_transaction_open(two_days, own_database, read):
+    read()
     with psycopg.connect(own_database) as connection:
         states = connection.execute(
             "SELECT state FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
