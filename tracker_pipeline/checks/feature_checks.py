@@ -42,7 +42,10 @@ def known_no_earlier_than_its_bar(stored: Stored) -> Verdict:
     bars = scan(BARS["15m"].name, stored.start, stored.end, columns=columns).collect()
     strangers = rows.join(bars, on=columns, how="anti").height
     return _verdict(
-        not strangers, f"{strangers} rows without their bar", rows=rows.height, strangers=strangers
+        not strangers,
+        f"{strangers} rows without their bar",
+        rows=rows.height,
+        rows_without_their_bar=strangers,
     )
 
 
@@ -51,7 +54,9 @@ def equal_when_the_future_is_cut_off(stored: Stored) -> Verdict:
     moments = sampled_moments(stored.rows)
     different = sum(_differences(stored.rows, moment) for moment in moments)
     shown = ", ".join(f"{moment:%Y-%m-%d %H:%M}" for moment in moments)
-    return _verdict(not different, f"{different} rows differ", moments=shown, different=different)
+    return _verdict(
+        not different, f"{different} rows differ", moments_computed_again=shown, rows_that_differ=different
+    )
 
 
 @dg.asset_check(
@@ -76,8 +81,8 @@ def filled_and_within_range(context: dg.AssetCheckExecutionContext) -> dg.AssetC
         passed=not outside and not drifted,
         severity=dg.AssetCheckSeverity.ERROR if outside else dg.AssetCheckSeverity.WARN,
         metadata={
-            "null rate": nulls,
-            "outside their range": outside,
+            "share of NULL, 0 to 1": nulls,
+            "values outside their range": outside,
             "drifted (standard deviations)": drifted,
         },
         description=f"outside their range: {outside}; drifted: {drifted}" if outside or drifted else None,
@@ -123,7 +128,8 @@ def _drift(rows: pl.DataFrame, before: pl.DataFrame, name: str) -> float | None:
     return round((mean - former) / spread, 2)
 
 
-def _verdict(passed: bool, problem: str, **metadata: int | str) -> Verdict:
+def _verdict(passed: bool, problem: str, **figures: int | str) -> Verdict:
+    metadata = {name.replace("_", " "): figure for name, figure in figures.items()}
     return Verdict(passed, metadata, None if passed else problem)
 
 

@@ -39,7 +39,7 @@ def nothing_before_the_signal(stored: Stored) -> dict[str, Verdict]:
     return {
         "nothing_before_the_signal": Verdict(
             not strangers and not early,
-            {"labels": labels.height, "without a setup": strangers, "entered too early": early},
+            {"labels": labels.height, "labels without a setup": strangers, "labels entered too early": early},
             f"{strangers} without a setup, {early} entered too early" if strangers or early else None,
         )
     }
@@ -65,7 +65,7 @@ def balanced_labels(strategy: str, table: Table) -> dg.AssetChecksDefinition:
         return dg.AssetCheckResult(
             passed=not overdue and not lopsided,
             severity=dg.AssetCheckSeverity.WARN,
-            metadata={"outcomes": counts, "overdue": overdue},
+            metadata={"outcomes": counts, "pending though decided": overdue},
             description=f"{overdue} overdue, outcomes {counts}" if overdue or lopsided else None,
         )
 

@@ -44,7 +44,7 @@ def sound_bars(timeframe: str) -> RowChecks:
         return {
             name: Verdict(
                 wrong.is_empty(),
-                {"bars": stored.rows.height, "wrong": wrong.height},
+                {"bars": stored.rows.height, "wrong bars": wrong.height},
                 _first(wrong) if wrong.height else None,
             )
             for name, wrong in unsound(stored.rows, timeframe, datetime.now(UTC)).items()
@@ -89,13 +89,15 @@ def fresh_bars(timeframe: str) -> dg.AssetChecksDefinition:
         now = datetime.now(UTC)
         _, end = check_window(context, table)
         if end is not None and end <= now:
-            return dg.AssetCheckResult(passed=True, metadata={"judged": False})
+            return dg.AssetCheckResult(
+                passed=True, description="not judged: the run is of days that are over"
+            )
         with classified(), connect() as connection:
             names = [one.series.symbol for one in late_series(connection, table.name, now)]
         return dg.AssetCheckResult(
             passed=not names,
             severity=dg.AssetCheckSeverity.WARN,
-            metadata={"judged": True, "late": names},
+            metadata={"late symbols": names},
             description=f"the newest bars of {len(names)} symbols are late: {', '.join(names[:5])}"
             if names
             else None,
@@ -124,7 +126,7 @@ def native_against_rollup(timeframe: str) -> dg.AssetChecksDefinition:
         return dg.AssetCheckResult(
             passed=differing.is_empty(),
             severity=dg.AssetCheckSeverity.WARN,
-            metadata={"compared": compared, "differing": differing.height},
+            metadata={"bars compared": compared, "bars that differ": differing.height},
             description=_first(differing) if differing.height else None,
         )
 
@@ -184,9 +186,9 @@ def complete(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
         passed=not words,
         severity=dg.AssetCheckSeverity.WARN,
         metadata={
-            "expected": int(rows.get_column("expected").sum()),
-            "present": int(rows.get_column("present").sum()),
-            "missing": missing,
+            "bars expected": int(rows.get_column("expected").sum()),
+            "bars present": int(rows.get_column("present").sum()),
+            "bars missing": missing,
         },
         description="; ".join(words) or None,
     )

@@ -32,6 +32,13 @@ class Stored:
     start: datetime | None
     end: datetime | None
 
+    @property
+    def span(self) -> str:
+        """In words, since the web interface shows a check of a range without its partitions."""
+        if self.start is None or self.end is None:
+            return "all rows"
+        return f"{self.start:%Y-%m-%d %H:%M} to {self.end:%Y-%m-%d %H:%M} UTC"
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -88,7 +95,7 @@ def blocking_checks(table: Table, row_checks: Sequence[RowChecks]) -> dg.AssetCh
                         passed=verdict.passed,
                         asset_key=key,
                         check_name=name,
-                        metadata=verdict.metadata,
+                        metadata={"judged": stored.span, **verdict.metadata},
                         description=verdict.description,
                     )
 

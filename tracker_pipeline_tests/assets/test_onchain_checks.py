@@ -40,6 +40,8 @@ def test_what_the_pipeline_stores_passes_every_check_and_figures_are_shown(run, 
     assert {name for name, one in found.items() if not one.passed} == set()
     assert found["overall_quality"].metadata["score"].value == 100
     assert found["density"].metadata["ethereum"].value == "100.0% of the last 24 hours"
+    judged = found["one_block_and_nobody_missing"].metadata["judged"].value
+    assert judged == "2026-03-01 04:00 to 2026-03-01 05:00 UTC"
 
 
 def triple_the_largest(url: str) -> None:
