@@ -73,7 +73,7 @@ def _periods(context: dg.AssetExecutionContext, name: str) -> Iterator[tuple[str
                 outcome = _send(connection, f"report/{name}/{key}", title, text, end, now)
             context.add_asset_metadata(
                 {
-                    "report": dg.MetadataValue.md(f"# {title}\n\n{text}"),
+                    "report": dg.MetadataValue.md(f"**{title}**\n\n{text}"),
                     "delivery": outcome,
                     "missing": len(facts.missing),
                 },

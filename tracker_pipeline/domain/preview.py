@@ -19,6 +19,8 @@ _MOST_CHARACTERS: Final = 1_200
 _MOST_SAME: Final = 300
 _MOST_TEXT: Final = 24
 _MOST_NAMED: Final = 10
+# A moment is broken into three lines else, and six rows take half a page.
+_UNBROKEN: Final = str.maketrans({"-": "\N{NON-BREAKING HYPHEN}", " ": "\N{NO-BREAK SPACE}"})
 
 
 def newest_rows(table: Table, rows: pl.DataFrame) -> str:
@@ -89,7 +91,8 @@ def _text(value: Any) -> str:
 
 
 def _time(value: datetime) -> str:
-    return f"{value:%Y-%m-%d %H:%M}" if not value.second else f"{value:%Y-%m-%d %H:%M:%S}"
+    text = f"{value:%Y-%m-%d %H:%M}" if not value.second else f"{value:%Y-%m-%d %H:%M:%S}"
+    return text.translate(_UNBROKEN)
 
 
 def _exact(value: str) -> str:

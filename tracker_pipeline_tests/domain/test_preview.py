@@ -39,7 +39,11 @@ def test_the_newest_rows_come_first_with_figures_that_can_be_read_and_what_they_
     frame = pl.concat(bars(count=12, symbol=symbol, price=61234.5678) for symbol in ("BTC/USDT", "ETH/USDT"))
     head, ruler, first, second, *_, shared = newest_rows(BARS["15m"], frame).splitlines()
     assert (head, ruler) == ("|symbol|ts|open|high|low|close|volume|available_at|", "|---" + 7 * "|--:" + "|")
-    values = "2024-05-01 02:45|61245.6|61247.6|61244.6|61246.6|21|2024-05-01 03:02|"
+    opened, known = (
+        "2024\u201105\u201101\u00a002:45",
+        "2024\u201105\u201101\u00a003:02",
+    )  # not broken into lines
+    values = f"{opened}|61245.6|61247.6|61244.6|61246.6|21|{known}|"
     assert (first, second) == (f"|BTC/USDT|{values}", f"|ETH/USDT|{values}")
     assert shared == "In all of these rows: venue bybit, vwap NULL, trades NULL, n_src NULL, revision 1."
 

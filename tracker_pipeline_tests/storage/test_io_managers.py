@@ -95,7 +95,7 @@ def test_the_newest_day_of_a_range_shows_its_rows_and_a_chart(own_database, key,
     }
     assert [day for day, shown in metadata.items() if "newest rows" in shown] == ["2024-05-03"]
     shown = metadata["2024-05-03"]
-    assert re.findall(r"2024-05-0\d 2\d:\d\d", shown["newest rows"].value)[0] == "2024-05-03 23:45"
+    assert re.findall(r"05\u2011(\d\d)\u00a0(2\d:\d\d)", shown["newest rows"].value)[0] == ("03", "23:45")
     assert shown["NULL values"].value.startswith("of 96 rows: ")
     assert f"{key_value(key)} of BTC/USDT" in shown["chart"].value
     assert "2024-05-02 23:45 to 2024-05-03 23:45 UTC" in shown["chart"].value
