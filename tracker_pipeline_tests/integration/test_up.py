@@ -149,6 +149,19 @@ def test_a_daemon_killed_during_a_run_comes_back_and_every_run_ends_once(install
     assert max(installation.connections.values()) <= CONNECTIONS_OF_A_PROCESS
 
 
+@pytest.mark.slow
+def test_a_run_whose_process_was_killed_is_started_again_once(installation):
+    killed = installation.launch(hours_ago=4)
+    eventually(lambda: installation.status(killed) == "STARTED")
+    for child in installation.programs()["code-server"].children(recursive=True):
+        if "spawn_main" in " ".join(child.cmdline()):
+            child.kill()
+    again = "SELECT r.run_id, r.status FROM dagster.runs r JOIN dagster.run_tags t USING (run_id)"
+    again += " WHERE t.key = 'dagster/parent_run_id' AND t.value = %s"
+    eventually(lambda: [status for _, status in installation.rows(again, killed)] == ["SUCCESS"])
+    assert installation.status(killed) == "FAILURE"
+
+
 def _ended(installation: Installation, run_id: str) -> str:
     installation.note_connections()
     status = installation.status(run_id)
