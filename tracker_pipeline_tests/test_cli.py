@@ -226,8 +226,22 @@ def test_the_doctor_says_what_is_wrong_with_the_database_and_still_looks_at_the_
     monkeypatch.setenv("TRACKER_DATABASE_URL", "postgresql://u:secret@127.0.0.1:1/x")
     forget_settings()
     answer = refused("doctor")
-    assert "cannot connect to the database" in answer
+    assert answer.count("cannot connect to the database") == 1
     assert "definitions:" in answer
+
+
+def test_the_doctor_names_open_alerts_and_says_whether_anything_happens_by_itself(own_database):
+    with connect() as connection:
+        connection.execute(
+            "INSERT INTO operations.alerts (cause, opened_at, severity, title, text, last_seen_at, notifications)"
+            " VALUES ('disk', '2026-03-02 12:00Z', 'critical', '0.5 GiB free', 'free some', '2026-03-02 12:00Z', 1)"
+        )
+    answer = said(tracker("doctor"))
+    assert "wrong alerts: 1 open: 0.5 GiB free, since 2026-03-02 12:00 UTC; docs/running_live.md" in answer
+    assert (
+        "ok schedules: the daemon is not running, so nothing happens by itself; tracker up starts it"
+        in answer
+    )
 
 
 def test_gaps_of_a_symbol_that_nobody_tracks_are_no_good_news(two_days):

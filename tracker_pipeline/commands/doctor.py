@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 # Half the grace of a minute's bar: with clocks further apart one of them would decide too early.
 _MOST_SKEW = timedelta(seconds=30)
+_IN_DATABASE = frozenset({"lake", "bars", "alerts", "schedules"})
+_MOST_ALERTS = 5
 
 
 @dataclass(frozen=True)
@@ -28,24 +30,30 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Look at settings, database, lake, exchange, chain and definitions, in this order.
+    """Look at settings, database, lake, exchange, chain, bars, alerts, schedules and definitions, in this order.
 
-    Where the settings are wrong the rest cannot be judged, so the list ends there.
+    Where the settings are wrong the rest cannot be judged, so the list ends there; without a database what is in it
+    is left out.
     """
     findings = [_look("settings", _settings), _look("configuration", _configuration)]
     if not all(finding.ok for finding in findings):
         return findings
     rest = {
-        "database": _database,
         "lake": _lake,
         "exchange": _exchange,
         "universe": _universe,
         "chain": _chain,
         "address lists": _address_lists,
         "bars": _bars,
+        "alerts": _alerts,
+        "schedules": _schedules,
         "definitions": _definitions,
     }
-    return findings + [_look(subject, look) for subject, look in rest.items()]
+    database = _look("database", _database)
+    findings.append(database)
+    return findings + [
+        _look(subject, look) for subject, look in rest.items() if database.ok or subject not in _IN_DATABASE
+    ]
 
 
 def _look(subject: str, look: Callable[[], str]) -> Finding:
@@ -169,6 +177,37 @@ def _bars() -> str:
     others = sum(row["bars"] for row in totals)
     explained = f"; {others:,} others do not exist, see tracker gaps" if others else ""
     return f"no bar is missing{explained}"
+
+
+def _alerts() -> str:
+    from tracker_pipeline.operations.alerts import open_alerts
+    from tracker_pipeline.resources.errors import PermanentError
+    from tracker_pipeline.storage.database import connect
+
+    with connect() as connection:
+        opened = open_alerts(connection)
+    if opened:
+        said = "; ".join(
+            f"{one.cause.title}, since {one.opened_at:%Y-%m-%d %H:%M} UTC" for one in opened[:_MOST_ALERTS]
+        )
+        raise PermanentError(f"{len(opened)} open: {said}; docs/running_live.md says what to do")
+    return "none is open"
+
+
+def _schedules() -> str:
+    from tracker_pipeline.commands.health import SILENT_SECONDS
+    from tracker_pipeline.operations import instance_state
+    from tracker_pipeline.storage.database import connect
+
+    with connect() as connection:
+        ages = (
+            instance_state.heartbeat_ages_seconds(connection, datetime.now(UTC))
+            if instance_state.is_there(connection)
+            else {}
+        )
+    if ages and min(ages.values()) < SILENT_SECONDS:
+        return "the daemon runs them"
+    return "the daemon is not running, so nothing happens by itself; tracker up starts it"
 
 
 def _definitions() -> str:

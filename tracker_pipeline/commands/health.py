@@ -28,7 +28,7 @@ from tracker_pipeline.storage.database import Connection, open_connection, ready
 _READ_SECONDS = 15.0
 _WATCH_SECONDS = 60.0
 # A daemon writes a heartbeat every half minute.
-_SILENT_SECONDS = 120
+SILENT_SECONDS = 120
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Snapshot:
     @property
     def dagster_is_up(self) -> bool:
         """Whether the daemon has been alive lately."""
-        return bool(self.figures.heartbeats) and min(self.figures.heartbeats.values()) < _SILENT_SECONDS
+        return bool(self.figures.heartbeats) and min(self.figures.heartbeats.values()) < SILENT_SECONDS
 
     @property
     def status(self) -> str:
