@@ -152,7 +152,7 @@ def _shown(
     # Numbers, since the web interface plots those over the hours; the table has them exactly.
     scores = {"score, %": row["score_pct"], "score without the driver, %": alone}
     return {
-        "look-back, hours": row["lookback_hours"],
+        "look-back": f"{row['lookback_hours']} h",
         **{name: float(value) for name, value in scores.items() if value is not None},
         "band": row["band"] or "none without a score",
         "tags": ", ".join(row["tags"]) or "none",
