@@ -15,6 +15,7 @@ from tracker_pipeline.assets.regimes import of_reference, reference_bars
 from tracker_pipeline.domain import features
 from tracker_pipeline.domain.feature_surroundings import Surroundings
 from tracker_pipeline.domain.schemas import BARS, ML_FEATURES_15M, REGIMES
+from tracker_pipeline.domain.timeframes import GRACE, duration
 from tracker_pipeline.partitions import DAILY
 from tracker_pipeline.resources.failures import classified
 from tracker_pipeline.settings import get_config
@@ -28,6 +29,9 @@ _LAST_BAR: Final = time(23, 45)
 _FIVE_PAST: Final = 5  # minute within a quarter of the 5m bars that features look at
 _OF_SERIES: Final = ["venue", "symbol", "ts", "close", "revision", "available_at"]
 _COLUMNS: Final = [*_OF_SERIES, "high", "low", "volume"]
+# Of the bars before the day before, nothing but their prices is looked at.
+_RECENT: Final = timedelta(days=1)
+_FINAL: Final = pl.col("ts") + duration("15m") + GRACE["15m"]
 
 
 @table_asset(
@@ -60,11 +64,13 @@ def features_between(start: datetime, end: datetime, *, as_of: datetime | None =
         as_of: moment of knowledge; bars available later are not seen. None sees all stored bars before `end`.
     """
     day = start.replace(hour=0, minute=0, second=0, microsecond=0)  # look-backs count from the UTC day
-    with ThreadPoolExecutor(1) as pool:  # what is small is read while Postgres sends the burn-in
+    with ThreadPoolExecutor(2) as pool:  # Postgres answers each read on a connection of its own
+        older = pool.submit(_burn_in, day, as_of)
         small = pool.submit(_small_reads, day, start, end)
-        bars = _burn_in(day, end)
-        closes, daily, beside = small.result()
-    bars = pl.concat([closes, bars])
+        recent = scan(BARS["15m"].name, day - _RECENT, end, columns=_COLUMNS).collect()
+        closes = _closes(day)
+        daily, beside = small.result()
+        bars = pl.concat([closes, older.result(), recent])
     beside = replace(beside, reference_15m=of_reference(bars))
     by_venue = (
         features.features_15m(
@@ -79,23 +85,31 @@ def features_between(start: datetime, end: datetime, *, as_of: datetime | None =
     return pl.concat([ML_FEATURES_15M.polars_schema.to_frame(), *by_venue])
 
 
-def _burn_in(day: datetime, end: datetime) -> pl.DataFrame:
-    """All 15m bars from the start of the burn-in of a day on."""
-    return scan(BARS["15m"].name, day - features.BURN_IN, end, columns=_COLUMNS).collect()
+def _burn_in(day: datetime, as_of: datetime | None) -> pl.DataFrame:
+    """The older bars of the burn-in of a day, which recursions alone look at: they have no volume.
+
+    When they were known matters to `as_of` only; without it, it is not read.
+    """
+    unread = pl.lit(None, pl.Float64).alias("volume"), _FINAL.alias("available_at")
+    columns = [name for name in _COLUMNS if name not in ("volume", "available_at")]
+    known = None if as_of is None else pl.col("available_at") <= as_of
+    bars = scan(BARS["15m"].name, day - features.BURN_IN, day - _RECENT, columns=columns, predicate=known)
+    return bars.with_columns(unread).select(_COLUMNS).collect()
 
 
-def _small_reads(
-    day: datetime, start: datetime, end: datetime
-) -> tuple[pl.DataFrame, pl.DataFrame, Surroundings]:
-    """The last 15m bar of each day before the burn-in, BTC's daily bars, and what lies beside but BTC's 15m bars."""
+def _closes(day: datetime) -> pl.DataFrame:
+    """The last 15m bar of each day before the burn-in."""
     first, last = day - features.LOOKBACK, day - features.BURN_IN
-    closes = scan(BARS["15m"].name, first, last, columns=_COLUMNS, at=_LAST_BAR)
+    return scan(BARS["15m"].name, first, last, columns=_COLUMNS, at=_LAST_BAR).collect()
+
+
+def _small_reads(day: datetime, start: datetime, end: datetime) -> tuple[pl.DataFrame, Surroundings]:
+    """BTC's daily bars, and what lies beside the bars but BTC's 15m bars."""
     daily = reference_bars("1d", day - features.REFERENCE_LOOKBACK, end)
     second = pl.col("ts").dt.minute() % 15 == _FIVE_PAST
     fine = scan(BARS["5m"].name, start, end, columns=_OF_SERIES, predicate=second)
-    beside = Surroundings(
+    return daily, Surroundings(
         fine_bars=fine.collect(),
         regimes=scan(REGIMES.name, start, end).collect(),
         tiers=get_config().universe.tiers(),
     )
-    return closes.collect(), daily, beside

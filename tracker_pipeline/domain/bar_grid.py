@@ -107,27 +107,50 @@ def _is_in_order(bars: pl.DataFrame, key: Sequence[str], starts: IntArray) -> bo
 
 
 def _in_order(bars: pl.DataFrame, key: Sequence[str], starts: IntArray) -> tuple[pl.DataFrame, IntArray]:
-    """Sort bars by key and time; what storage returns are long runs of one series, so each run is named once.
-
-    Sorting by the text of each bar takes five times as long.
+    """Sort bars by key and time.
 
     Raises:
         ValueError: a bar is given twice.
     """
-    lengths = np.diff(np.append(starts, bars.height))
-    rank = np.zeros(bars.height, np.int64)
-    if key:
-        runs = bars.select(key)[starts]
-        ranks = runs.unique().sort(key).with_row_index("rank")
-        ranked = runs.join(ranks, on=key, how="left", maintain_order="left", nulls_equal=True)
-        rank = np.repeat(ranked["rank"].cast(pl.Int64).to_numpy(), lengths)
-    order = np.lexsort((bars["ts"].to_physical().to_numpy(), rank))
-    bars = bars.rechunk()[order]
+    bars = sorted_by_series(bars, key, "ts", starts)
     starts = series_starts(bars, key)
     if not _is_in_order(bars, key, starts):
         repeated = bars.select(pl.struct(*key, "ts").is_duplicated().sum()).item()
         raise ValueError(f"{repeated} bars share {', '.join(key)} and ts with another bar")
     return bars, starts
+
+
+def sorted_by_series(
+    rows: pl.DataFrame, key: Sequence[str], moment: str, starts: IntArray | None = None
+) -> pl.DataFrame:
+    """Rows sorted by series and time.
+
+    What storage returns are runs of one series in the order of time, so runs are sorted and not rows: that takes a
+    sixth of the time that sorting rows by the text of their key takes. Where runs overlap in time, rows are sorted by
+    the number of their series.
+
+    Args:
+        rows: with the columns of `key` and `moment`, a time without NULL.
+        key: columns that name a series.
+        moment: the column of the time.
+        starts: first row of each run, where known.
+    """
+    starts = series_starts(rows, key) if starts is None else starts
+    lengths = np.diff(np.append(starts, rows.height))
+    rank = np.zeros(len(starts), np.int64)
+    if key:
+        runs = rows.select(key)[starts]
+        ranks = runs.unique().sort(key).with_row_index("rank")
+        ranked = runs.join(ranks, on=key, how="left", maintain_order="left", nulls_equal=True)
+        rank = ranked["rank"].cast(pl.Int64).to_numpy()
+    time = rows[moment].to_physical().to_numpy()
+    order = np.lexsort((time[starts], rank))
+    lengths, starts, rank = lengths[order], starts[order], rank[order]
+    index = np.arange(rows.height) + np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
+    time, of_row = time[index], np.repeat(rank, lengths)
+    if ((time[1:] < time[:-1]) & (of_row[1:] == of_row[:-1])).any():
+        index = index[np.lexsort((time, of_row))]
+    return rows.rechunk()[index]
 
 
 def series_starts(bars: pl.DataFrame, key: Sequence[str] = SERIES) -> IntArray:

@@ -14,6 +14,7 @@ from datetime import UTC, date, datetime, time, timedelta
 
 import polars as pl
 
+from tracker_pipeline.domain.bar_grid import sorted_by_series
 from tracker_pipeline.storage import narrow
 from tracker_pipeline.storage.pushdown import Condition, filter_of, literal
 from tracker_pipeline.storage.relations import Relation, relation_of
@@ -126,7 +127,12 @@ def _hot_rows(
     conditions: Sequence[Condition],
 ) -> pl.DataFrame:
     rows = _select(moment, relation, names, hot_conditions(relation, wanted, conditions))
-    return rows.sort(relation.key) if relation.key and set(relation.key) <= set(names) else rows
+    if not relation.key or not set(relation.key) <= set(names):
+        return rows
+    *series, last = relation.key
+    if series and last == relation.time_column and rows.schema[last] == pl.Datetime("us", "UTC"):
+        return sorted_by_series(rows, series, last)
+    return rows.sort(relation.key)
 
 
 def _corrected_keys(
