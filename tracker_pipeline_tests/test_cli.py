@@ -222,6 +222,16 @@ def test_a_wrong_environment_is_one_sentence_and_1_without_secrets(monkeypatch, 
     assert message in refused("demo")
 
 
+@pytest.mark.parametrize("command", ["doctor", "migrate", "up"])
+def test_a_state_folder_that_cannot_be_made_is_one_sentence_and_1(command, monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("TRACKER_HOME", str(tmp_path / "file" / "home"))
+    forget_settings()
+    result = tracker(command)
+    assert result.exit_code == 1
+    assert "home cannot be used (Not a directory): set TRACKER_HOME to one that can" in said(result)
+
+
 def test_the_doctor_says_what_is_wrong_with_the_database_and_still_looks_at_the_rest(monkeypatch):
     monkeypatch.setenv("TRACKER_DATABASE_URL", "postgresql://u:secret@127.0.0.1:1/x")
     forget_settings()

@@ -68,8 +68,9 @@ def _look(subject: str, look: Callable[[], str]) -> Finding:
 
 
 def _settings() -> str:
-    settings = get_settings()
-    return f"setting {settings.setting}, state in {settings.state_folder}"
+    from tracker_pipeline.commands.terminal import make_state_folder
+
+    return f"setting {get_settings().setting}, state in {make_state_folder()}"
 
 
 def _configuration() -> str:

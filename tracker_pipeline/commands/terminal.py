@@ -3,6 +3,7 @@
 What belongs here: the frame around a command. What does not: commands (`cli`, `archive_app`).
 """
 
+import errno
 import os
 import traceback
 from collections.abc import Iterator
@@ -16,8 +17,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from tracker_pipeline.resources.errors import PipelineError
-from tracker_pipeline.settings import ConfigurationError, get_config
+from tracker_pipeline.resources.errors import PermanentError, PipelineError
+from tracker_pipeline.settings import ConfigurationError, get_config, get_settings
 
 out = Console()
 err = Console(stderr=True)
@@ -39,6 +40,24 @@ class Summary(StrEnum):
     json = "json"
 
 
+def make_state_folder() -> Path:
+    """The state folder, which is there from now on.
+
+    Raises:
+        PermanentError: it cannot be made or written to.
+    """
+    folder = get_settings().state_folder
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise PermanentError(
+            f"the state folder {folder} cannot be used ({error.strerror}): set TRACKER_HOME to one that can"
+        ) from error
+    return folder
+
+
 def say_nothing_of_tries() -> None:
     """Keep the notes on tries that failed from the terminal: how the last one ended is what a person is told."""
     from stamina.instrumentation import set_on_retry_hooks  # 40 ms, which --help does without
@@ -51,6 +70,7 @@ def said_plainly() -> Iterator[None]:
     """Print a failure as its one sentence and end with 1; what nobody foresaw goes to a log as well."""
     try:
         get_config()  # a wrong configuration is said before anything is started
+        make_state_folder()
         yield
     except (PipelineError, ConfigurationError) as error:
         err.print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)

@@ -8,6 +8,7 @@ What belongs here: starting and ending. What does not: what the schedules run.
 """
 
 import ctypes
+import fcntl
 import os
 import shutil
 import signal
@@ -16,8 +17,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tracker_pipeline.commands.project import PROJECT
@@ -40,10 +41,15 @@ def run_up(*, host: str, port: int, health_port: int, say: Callable[[str], None]
     """Run until Ctrl-C or SIGTERM; return 0 then, or the exit code of the program that ended by itself.
 
     Raises:
-        PermanentError: a port is in use.
+        PermanentError: a port is in use, or another one runs on this state folder.
     """
     _refuse_used_port(host, port, "--port")
     _refuse_used_port(host, health_port, "--health-port")
+    with _alone():
+        return _run(host, port, health_port, say)
+
+
+def _run(host: str, port: int, health_port: int, say: Callable[[str], None]) -> int:
     ready_url()
     say("Postgres is up and migrated")
     for url in (get_endpoints().exchange_url, *get_endpoints().rpc_urls):
@@ -79,6 +85,20 @@ def run_up(*, host: str, port: int, health_port: int, say: Callable[[str], None]
         for part in reversed(parts):
             _end(part.process)
     return code
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Keep a second one off the state folder: its daemon would do all twice. The lock ends with the process."""
+    folder = get_settings().state_folder
+    with (folder / "up.lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise PermanentError(
+                f"tracker up runs already on {folder}: stop that one, or give this one a TRACKER_HOME of its own"
+            ) from None
+        yield
 
 
 def _listens(address: Path) -> bool:

@@ -1,5 +1,6 @@
 """`tracker up` as a person uses it: it comes up, outlives a daemon that is killed, and leaves nothing behind."""
 
+import fcntl
 import os
 import signal
 import socket
@@ -202,3 +203,24 @@ def test_a_port_in_use_is_one_sentence_and_1(tmp_path):
     assert "cannot be used (Address already in use): choose another with --port" in " ".join(
         done.stderr.split()
     )
+
+
+def test_a_second_one_on_the_same_state_folder_is_one_sentence_and_1(tmp_path):
+    with (tmp_path / "up.lock").open("a") as held, socket.socket() as probe:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+        probe.close()
+        done = subprocess.run(
+            [TRACKER, "up", "--port", str(port)],
+            env={**os.environ, "TRACKER_HOME": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert " ".join(done.stderr.split()).startswith(
+        f"error: tracker up runs already on {tmp_path}: stop that one"
+    )
+    assert not (tmp_path / "postgres").exists()
