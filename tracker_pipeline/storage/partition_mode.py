@@ -8,6 +8,7 @@ proof (`part_copy`).
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, time
 from time import sleep as pause
@@ -29,6 +30,7 @@ from tracker_pipeline.storage.transfer import Transfer, discard, transfer
 _LOCK_MILLISECONDS: Final = 400
 _LOCK_TRIES: Final = 25
 _WRITER_SECONDS: Final = 10
+_EVERY_ROW: Final = "true"  # comparing the time of each row with the day takes 1.5 ms of 100,000, twice
 
 
 def due_partitions(connection: Connection, work: Work) -> list[LivePartition]:
@@ -87,11 +89,13 @@ def move_partition(
     transfers: list[Transfer] = []
     try:
         for day in _days_of(connection, partition, work):
-            condition = condition_of_day(work.table, work.policy, day, work.cut)
+            condition = _EVERY_ROW
+            if not _is_of_one_day(partition):
+                condition = condition_of_day(work.table, work.policy, day, work.cut)
             done = transfer(connection, snapshot, replace(work, day=day, condition=condition), step)
             if done is not None:
                 transfers.append(done)
-        _refuse_remainder(connection, partition, sum(t.copied.rows_moved for t in transfers))
+        _refuse_remainder(connection, partition, transfers)
         for done in transfers:
             manifest.add_part(connection, done.copied.part, supersedes=done.collisions.superseded)
         drop_partition(connection, partition)
@@ -103,13 +107,18 @@ def move_partition(
 
 def _days_of(connection: Connection, partition: LivePartition, work: Work) -> list[date]:
     """UTC days of the rows of a partition, in order; where its bounds are those of one day they say it."""
-    first = partition.start.astimezone(UTC).date()
-    if partition.end <= datetime.combine(first, time(), UTC) + DAY:
+    if _is_of_one_day(partition):
+        first = partition.start.astimezone(UTC).date()
         found = connection.execute(f"SELECT FROM {partition.quoted} LIMIT 1").fetchone()
         return [] if found is None else [first]
     day = day_sql(work.table, work.policy)
     rows = connection.execute(f"SELECT DISTINCT {day} FROM {partition.quoted} ORDER BY 1").fetchall()  # noqa: S608
     return [row[0] for row in rows]
+
+
+def _is_of_one_day(partition: LivePartition) -> bool:
+    """Whether its bounds, which Postgres holds every row to, are within one UTC day."""
+    return partition.end <= datetime.combine(partition.start.astimezone(UTC).date(), time(), UTC) + DAY
 
 
 def _open_rows(connection: Connection, partition: LivePartition, work: Work) -> int:
@@ -123,7 +132,12 @@ def _count(connection: Connection, source: str) -> int:
     return int(row[0]) if row else 0
 
 
-def _refuse_remainder(connection: Connection, partition: LivePartition, copied: int) -> None:
+def _refuse_remainder(
+    connection: Connection, partition: LivePartition, transfers: Sequence[Transfer]
+) -> None:
+    if [done.work.condition for done in transfers] == [_EVERY_ROW]:
+        return  # the proof has counted all that there is
+    copied = sum(done.copied.rows_moved for done in transfers)
     there = _count(connection, partition.quoted)
     if there != copied:
         raise PermanentError(
