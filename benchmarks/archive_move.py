@@ -95,17 +95,22 @@ OURS = """
 import sys
 from datetime import datetime
 from tracker_pipeline.storage.archive import archive_tables
-import numpy, pyarrow.parquet, adbc_driver_postgresql.dbapi
+import numpy, pyarrow.parquet
+from tracker_pipeline.domain.copy_binary import split_rows, take_integers, take_scaled, take_texts
 from tracker_pipeline.domain.postgres_hash import hash_float64, hash_int64, hash_text
 from tracker_pipeline.storage.archive_policy import get_policies
 from tracker_pipeline.storage.database import connect
-from tracker_pipeline.storage.snapshots import arrow_transaction
 get_policies()
-with connect(), arrow_transaction():
+with connect():
     pass
 # Compiled code is loaded as modules are, once for a process.
 one = numpy.zeros(1, numpy.int64)
 seeds = hash_int64(one), hash_float64(one.astype(float)), hash_text(numpy.zeros(1, numpy.uint8), one, one, None)
+copied, places, there = numpy.zeros(64, numpy.uint8), numpy.zeros((1, 1), numpy.int32), numpy.zeros(1, bool)
+split_rows(copied, 0, 0, places[:, :0], places[:, :0])
+take_integers(copied, places[0], places[0], one, there)
+take_scaled(copied, places[0], places[0], 8, one, there)
+take_texts(copied, places[0], places[0], 0, places[0], copied, there)
 from benchmarks.archive_move import measured
 def work():
     (report,) = archive_tables([sys.argv[1]], cut=datetime.fromisoformat(sys.argv[2]), run_id="benchmark")

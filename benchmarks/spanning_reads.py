@@ -26,6 +26,7 @@ from pathlib import Path
 import numpy as np
 import pgpq
 import polars as pl
+import pyarrow as pa
 from psycopg import sql
 
 from benchmarks.market import medians, verdict
@@ -39,7 +40,7 @@ from tracker_pipeline.storage.database import connect, open_arrow_connection
 from tracker_pipeline.storage.hot_partitions import ensure_partitions
 from tracker_pipeline.storage.lake_store import lake_store
 from tracker_pipeline.storage.part_copy import schema_of
-from tracker_pipeline.storage.part_writer import PartWriter, in_file_form
+from tracker_pipeline.storage.part_writer import PartWriter
 
 TABLE = BARS["1m"]
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -170,13 +171,14 @@ def make_cold(connection, frame: pl.DataFrame, day: int) -> None:
     """Write a day with the archive's own writer and enter it in the manifest."""
     table = live_table(connection, TABLE.name)
     fields = fields_of(table)
+    schema = pa.schema([(field.name, field.arrow) for field in fields])
     moment, date = datetime.now(UTC), (START + day * DAY).date()
     batch_id = manifest.new_batch_id()
     path = manifest.part_path(TABLE.name, date, batch_id)
     with lake_store().stage(path) as staged:
         writer = PartWriter(staged.file, fields, get_policies().of(TABLE.name).sort, {})
         for batch in frame.to_arrow(compat_level=pl.CompatLevel.oldest()).to_batches():
-            writer.write(in_file_form(batch, fields))
+            writer.write(batch.cast(schema))
         writer.close()
         stored = staged.publish()
     times = frame.get_column("ts")

@@ -24,6 +24,7 @@ SOURCES: Final = (
     "barrier_trade",
     "barrier_trades",
     "compiling",
+    "copy_binary",
     "day_products",
     "feature_catalogue",
     "feature_days",

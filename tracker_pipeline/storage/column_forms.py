@@ -27,6 +27,10 @@ _FEW_DIGITS: Final = 18  # what an int64 holds for certain
 _MANY_DIGITS: Final = 38  # what a decimal128 holds
 
 
+class DoesNotFitError(Exception):
+    """A value cannot stand in the usual form of its column; the column is in `args`."""
+
+
 class Kind(Enum):
     """How the values of a field are compared with the database's."""
 

@@ -5,7 +5,7 @@ removal of the rows and the manifest entry (`row_mode`, `partition_mode`).
 """
 
 import json
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -20,11 +20,17 @@ from tracker_pipeline.resources.errors import TransientError
 from tracker_pipeline.storage import manifest
 from tracker_pipeline.storage.archive_policy import Policy
 from tracker_pipeline.storage.catalogue import LiveTable
-from tracker_pipeline.storage.column_forms import Field, can_be_special, fields_of, special_values
+from tracker_pipeline.storage.column_forms import (
+    DoesNotFitError,
+    Field,
+    can_be_special,
+    fields_of,
+    special_values,
+)
 from tracker_pipeline.storage.database import Connection
 from tracker_pipeline.storage.lake_store import lake_store
 from tracker_pipeline.storage.part_proof import Proof, database_proof, file_proof
-from tracker_pipeline.storage.part_writer import DoesNotFitError, PartWriter, in_file_form, read_ahead
+from tracker_pipeline.storage.part_writer import PartWriter, read_ahead
 from tracker_pipeline.storage.snapshot_reader import stream
 
 WRITER_VERSION: Final = 1
@@ -122,7 +128,7 @@ def _copy(
     step("before write")
     with lake_store().stage(path) as staged, ThreadPoolExecutor(1) as beside:
         counted = beside.submit(_database_side, connection, work, fields)
-        _write(snapshot, work, fields, staged.file, batch_id, counted)
+        _write(snapshot, work, fields, staged.file, batch_id)
         pa.default_memory_pool().release_unused()  # what the writer's threads freed, before others take as much
         expected = _result(counted)
         found = file_proof(staged.file, fields, work.table.key, work.policy.time_column)
@@ -173,24 +179,18 @@ def _write(
     fields: Sequence[Field],
     file: Path,
     batch_id: str,
-    counted: "Future[Proof]",
 ) -> None:
     writer = PartWriter(file, fields, work.policy.sort, file_metadata(work, fields, batch_id))
     try:
-        with stream(snapshot, selection(work, fields)) as batches, _ahead(batches, fields) as prepared:
-            for batch in prepared:
+        with (
+            stream(snapshot, selection(work, fields), fields) as batches,
+            read_ahead(batches) as ahead,
+        ):
+            for batch in ahead:
                 writer.write(batch)
         writer.close()
-    except TransientError:
-        # The driver does not tell why it broke off. Where a value did not fit, the same happened on the other side.
-        _result(counted)
-        raise
     finally:
         writer.abandon()
-
-
-def _ahead(batches: Iterator[pa.RecordBatch], fields: Sequence[Field]):  # type: ignore[no-untyped-def]
-    return read_ahead(batches, lambda batch: in_file_form(batch, fields))
 
 
 def selection(work: Work, fields: Sequence[Field]) -> str:

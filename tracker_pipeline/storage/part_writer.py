@@ -4,7 +4,7 @@ What belongs here: from batches as they come from Postgres to a closed file. Wha
 (`lake`), whether it is right (`part_proof`).
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tracker_pipeline.storage.column_forms import Field, Kind
+from tracker_pipeline.storage.column_forms import Field
 
 # A block is sorted in memory and cut into row groups. Its rows bound the memory of narrow tables, its bytes of wide.
 _BLOCK_ROWS: Final = 131_072
@@ -35,13 +35,6 @@ _FEW_VALUES: Final = 0.2
 # them different, take 0.66 MB with and 1.42 MB without.
 _FEW_TEXTS: Final = 0.4
 _DICTIONARY_BYTES: Final = 2 << 20
-_FIRST_US, _LAST_US = -62_135_596_800_000_000, 253_402_300_799_999_999  # years 1 and 9999
-_FIRST_DAY, _LAST_DAY = -719_162, 2_932_896
-_LARGEST_SCALED: Final = 10**18 - 1
-
-
-class DoesNotFitError(Exception):
-    """A value cannot stand in the usual form of its column; the columns are in `args`."""
 
 
 class PartWriter:
@@ -183,53 +176,9 @@ def _encoding_of(kind: pa.DataType) -> str | None:
     return None
 
 
-def in_file_form(batch: pa.RecordBatch, fields: Sequence[Field]) -> pa.RecordBatch:
-    """A batch as it came from Postgres, in the types of the file.
-
-    Raises:
-        DoesNotFitError: a value needs the wider form of its column.
-    """
-    columns = [_in_form(batch.column(place), field) for place, field in enumerate(fields)]
-    return pa.RecordBatch.from_arrays(columns, schema=pa.schema([(f.name, f.arrow) for f in fields]))
-
-
-def _in_form(values: pa.Array, field: Field) -> pa.Array:
-    if isinstance(values, pa.ExtensionArray):
-        values = values.storage
-    if field.kind is Kind.SCALED:
-        return _scaled(values, field)
-    if field.kind is Kind.TIME:
-        _refuse_outside(values.cast(pa.int64()), _FIRST_US, _LAST_US, field)
-    if field.kind is Kind.DATE:
-        _refuse_outside(values.cast(pa.int32()), _FIRST_DAY, _LAST_DAY, field)
-    return values if values.type == field.arrow else values.cast(field.arrow)
-
-
-def _scaled(values: pa.Array, field: Field) -> pa.Array:
-    """Scaled integers as decimals, by the words of memory they are made of."""
-    _refuse_outside(values, -_LARGEST_SCALED, _LARGEST_SCALED, field)
-    present = None
-    if values.null_count:
-        present = pc.is_valid(values).buffers()[1]
-        values = values.fill_null(0)
-    low = values.to_numpy(zero_copy_only=False)
-    words = np.empty((len(low), 2), np.int64)
-    words[:, 0] = low
-    words[:, 1] = low >> 63
-    return pa.Array.from_buffers(field.arrow, len(low), [present, pa.py_buffer(words)])
-
-
-def _refuse_outside(values: pa.Array, low: int, high: int, field: Field) -> None:
-    found = pc.min_max(values).as_py()
-    if found["min"] is not None and (found["min"] < low or found["max"] > high):
-        raise DoesNotFitError(field.column)
-
-
 @contextmanager
-def read_ahead(
-    batches: Iterable[pa.RecordBatch], prepare: Callable[[pa.RecordBatch], pa.RecordBatch]
-) -> Iterator[Iterator[pa.RecordBatch]]:
-    """Read and prepare batches in another thread, two ahead of the one that writes them."""
+def read_ahead(batches: Iterable[pa.RecordBatch]) -> Iterator[Iterator[pa.RecordBatch]]:
+    """Take batches in another thread, two ahead of the one that writes them."""
     queue: Queue[Any] = Queue(maxsize=2)
     stop = Event()
 
@@ -238,7 +187,7 @@ def read_ahead(
             for batch in batches:
                 if stop.is_set():
                     return
-                queue.put(prepare(batch))
+                queue.put(batch)
             queue.put(None)
         except BaseException as error:  # raised again by the thread that takes it
             queue.put(error)

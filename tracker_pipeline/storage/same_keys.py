@@ -16,7 +16,6 @@ from tracker_pipeline.storage.column_forms import Field, fields_of, quoted_name
 from tracker_pipeline.storage.database import Connection
 from tracker_pipeline.storage.lake_store import lake_store
 from tracker_pipeline.storage.part_copy import Work, selection
-from tracker_pipeline.storage.part_writer import in_file_form
 from tracker_pipeline.storage.snapshot_reader import stream
 
 
@@ -97,9 +96,9 @@ def _widened(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _hot_batches(snapshot: str, work: Work, fields: Sequence[Field]) -> Iterator[pl.DataFrame]:
-    with stream(snapshot, selection(work, fields)) as batches:
+    with stream(snapshot, selection(work, fields), fields) as batches:
         for batch in batches:
-            yield _widened(pl.DataFrame(in_file_form(batch, fields)))
+            yield _widened(pl.DataFrame(batch))
 
 
 def cold_batches(part: manifest.Batch, columns: Sequence[str], like: pl.DataFrame) -> Iterator[pl.DataFrame]:

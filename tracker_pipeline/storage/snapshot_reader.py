@@ -4,16 +4,18 @@ What belongs here: the transaction that streams, and the session settings that m
 what is read.
 """
 
-import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
+import psycopg
 import pyarrow as pa
 
 from tracker_pipeline.resources.errors import TransientError
-from tracker_pipeline.storage.database import Connection
-from tracker_pipeline.storage.snapshots import arrow_transaction
+from tracker_pipeline.storage.column_forms import DoesNotFitError, Field
+from tracker_pipeline.storage.copy_out import CopyOut
+from tracker_pipeline.storage.database import Connection, open_connection, ready_url
+from tracker_pipeline.storage.row_batches import row_batches
 
 # Text of times, intervals, floats and bytes must not depend on how a role or database is set up.
 EXACT_TEXT: Final = (
@@ -24,8 +26,6 @@ EXACT_TEXT: Final = (
     "SET LOCAL bytea_output = 'hex'",
     "SET LOCAL xmloption = 'content'",
 )
-_BATCH_BYTES: Final = 4 << 20
-_PREFIX: Final = re.compile(r"^.*?\b(?:ERROR|FATAL):\s*")
 
 
 def begin_exact(connection: Connection) -> str:
@@ -42,40 +42,45 @@ def begin_exact(connection: Connection) -> str:
 
 
 @contextmanager
-def stream(snapshot: str, statement: str) -> Iterator[Iterator[pa.RecordBatch]]:
+def stream(snapshot: str, statement: str, fields: Sequence[Field]) -> Iterator[Iterator[pa.RecordBatch]]:
     """The rows of `statement` as the snapshot has them, in batches; the transaction ends with the block.
 
+    Args:
+        snapshot: of the transaction that knows which rows there are.
+        statement: selects `fields`.
+        fields: whose form the batches have.
+
     Raises:
-        TransientError: the server refused or broke off; the text says how. A value that does not fit the form asked
-            for is one reason, which this driver does not tell from others.
+        DoesNotFitError: a value needs the wider form of its column.
+        TransientError: the server refused or broke off; the text says how.
     """
-    with arrow_transaction() as cursor:
-        with _said_plainly():
-            cursor.adbc_statement.set_options(**{"adbc.postgresql.batch_size_hint_bytes": str(_BATCH_BYTES)})
-            cursor.execute(f"SET TRANSACTION SNAPSHOT '{snapshot}'")
-            cursor.execute("SET LOCAL xmloption = 'content'")
-            cursor.execute(statement)
-            reader = cursor.fetch_record_batch()
-        yield _read(reader)
-        reader.close()
-
-
-def _read(reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
-    while True:
-        with _said_plainly():
-            try:
-                batch = reader.read_next_batch()
-            except StopIteration:
-                return
-        yield batch
+    with _said_plainly(), open_connection(ready_url()) as connection:
+        connection.execute(
+            "; ".join(
+                (
+                    "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY",
+                    f"SET TRANSACTION SNAPSHOT '{snapshot}'",
+                    "SET LOCAL client_encoding = 'UTF8'",
+                    *EXACT_TEXT,
+                )
+            )
+        )
+        try:
+            yield row_batches(CopyOut(connection, f"COPY ({statement}) TO STDOUT (FORMAT binary)"), fields)
+        except BaseException:
+            connection.close()  # in the middle of an answer
+            raise
 
 
 @contextmanager
 def _said_plainly() -> Iterator[None]:
-    import adbc_driver_manager as driver
-
     try:
         yield
-    except (driver.Error, pa.ArrowInvalid, OSError) as error:
-        text = _PREFIX.sub("", " ".join(str(error).split()))
-        raise TransientError(f"reading the rows broke off: {text[:300]}") from error
+    except psycopg.DataError as error:
+        raise DoesNotFitError(_words(error)) from error
+    except psycopg.Error as error:
+        raise TransientError(f"reading the rows broke off: {_words(error)[:300]}") from error
+
+
+def _words(error: Exception) -> str:
+    return " ".join(str(error).split())
