@@ -96,6 +96,7 @@ import sys
 from datetime import datetime
 from tracker_pipeline.storage.archive import archive_tables
 import numpy, pyarrow.parquet
+pyarrow.array([0])  # imports pandas where it is installed, which it is for the peer
 from tracker_pipeline.domain.copy_binary import split_rows, take_integers, take_scaled, take_texts
 from tracker_pipeline.domain.postgres_hash import hash_float64, hash_int64, hash_text
 from tracker_pipeline.storage.archive_policy import get_policies

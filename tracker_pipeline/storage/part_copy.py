@@ -5,8 +5,9 @@ removal of the rows and the manifest entry (`row_mode`, `partition_mode`).
 """
 
 import json
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -126,10 +127,9 @@ def _copy(
     path = manifest.part_path(work.table.name, work.day, batch_id)
     created_at = datetime.now(UTC)
     step("before write")
-    with lake_store().stage(path) as staged, ThreadPoolExecutor(1) as beside:
+    with _little_memory(), lake_store().stage(path) as staged, ThreadPoolExecutor(1) as beside:
         counted = beside.submit(_database_side, connection, work, fields)
         _write(snapshot, work, fields, staged.file, batch_id)
-        pa.default_memory_pool().release_unused()  # what the writer's threads freed, before others take as much
         expected = _result(counted)
         found = file_proof(staged.file, fields, work.table.key, work.policy.time_column)
         if difference := expected.difference(found):
@@ -157,6 +157,20 @@ def _copy(
         table_bytes=int(expected.rows * work.bytes_per_row) or None,
     )
     return Copied(part, tuple(fields), expected, expected.rows)
+
+
+@contextmanager
+def _little_memory() -> Iterator[None]:
+    """Let Arrow take memory from the C library: its own pool keeps what each thread has freed.
+
+    That is 60 MB of 100 where 824,849 trades move. Who else uses Arrow meanwhile does so as well.
+    """
+    usual = pa.default_memory_pool()
+    pa.set_memory_pool(pa.system_memory_pool())
+    try:
+        yield
+    finally:
+        pa.set_memory_pool(usual)
 
 
 def _database_side(connection: Connection, work: Work, fields: Sequence[Field]) -> Proof:
