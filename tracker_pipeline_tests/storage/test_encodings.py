@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.parquet
 import pytest
 
 from tracker_pipeline.storage.lake import write_parquet
-from tracker_pipeline.storage.part_writer import choose_encodings, group_begins
+from tracker_pipeline.storage.part_writer import choose_encodings, group_begins, order_of
 
 ROWS = 20_000
 
@@ -88,3 +89,25 @@ def test_row_groups_begin_with_a_key_unless_it_is_long(rows_of_keys: list[int], 
     )
     assert group_begins(keys) == begins
     assert group_begins(keys.select([])) == list(range(0, max(keys.num_rows, 1), 16_384))
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        pa.array(["b", None, "a", "", "é", "b", "a", None], pa.string()),
+        pa.array([2, -1, None, 2, 0, -1, 2**62, None], pa.int64()),
+        pa.array([1.5, float("nan"), None, -0.0, 0.0, float("-inf"), 1.5, 7.0]),
+        pa.array([Decimal("1.10"), None, Decimal("-2.00"), *[Decimal("1.10")] * 5], pa.decimal128(18, 2)),
+    ],
+)
+def test_rows_are_sorted_by_value_with_null_last_and_equal_ones_in_their_order(first):
+    second = pa.array([3, 3, 1, 2, None, 1, 1, 0], pa.timestamp("us", "UTC"))
+    keys = pa.table({"first": first, "second": second})
+    expected = pyarrow.compute.sort_indices(keys, sort_keys=[("first", "ascending"), ("second", "ascending")])
+    assert order_of(keys).to_pylist() == expected.to_pylist()
+
+
+def test_many_different_texts_are_sorted_as_few_are():
+    texts = pa.array([f"{(7_919 * n) % 40_009:x}" for n in range(40_009)])
+    order = order_of(pa.table({"t": texts}))
+    assert texts.take(order).to_pylist() == sorted(texts.to_pylist())
