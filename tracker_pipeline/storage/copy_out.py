@@ -38,11 +38,13 @@ class CopyOut:
 
     Attributes:
         data: bytes of messages, of which those in [begin, end) are to be read.
+        is_read: whether it was read to its end.
     """
 
     def __init__(self, connection: Connection, statement: str) -> None:
         self.data = np.empty(_BUFFER_BYTES, np.uint8)
         self.begin = self.end = 0
+        self.is_read = False
         self._descriptor = connection.fileno()
         self._messages: Iterator[bytes] | None = None
         if _is_plain(connection):
@@ -69,6 +71,7 @@ class CopyOut:
             message = self.data[self.begin + _HEAD : self.begin + size].tobytes()
             self.begin += size
             if kind == _READY:
+                self.is_read = True
                 return False
             if kind == _ERROR:
                 raise _error_of(message)

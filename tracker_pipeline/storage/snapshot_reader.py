@@ -4,8 +4,11 @@ What belongs here: the transaction that streams, and the session settings that m
 what is read.
 """
 
+import atexit
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from threading import Lock
 from typing import Final
 
 import psycopg
@@ -54,7 +57,7 @@ def stream(snapshot: str, statement: str, fields: Sequence[Field]) -> Iterator[I
         DoesNotFitError: a value needs the wider form of its column.
         TransientError: the server refused or broke off; the text says how.
     """
-    with _said_plainly(), open_connection(ready_url()) as connection:
+    with _said_plainly(), _connections.borrowed() as connection:
         connection.execute(
             "; ".join(
                 (
@@ -65,11 +68,66 @@ def stream(snapshot: str, statement: str, fields: Sequence[Field]) -> Iterator[I
                 )
             )
         )
+        rows = CopyOut(connection, f"COPY ({statement}) TO STDOUT (FORMAT binary)")
+        yield row_batches(rows, fields)
+        if not rows.is_read:
+            connection.close()
+
+
+class _Connections:
+    """One connection that rests between two streams: opening another takes 6 ms, a day of 1m bars 60."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._resting: Connection | None = None
+        self._of: tuple[str, int] | None = None
+        atexit.register(self.close)
+
+    @contextmanager
+    def borrowed(self) -> Iterator[Connection]:
+        """A connection outside of any transaction; closed where the block fails, in the middle of an answer."""
+        of = ready_url(), os.getpid()
+        connection = self._take(of)
         try:
-            yield row_batches(CopyOut(connection, f"COPY ({statement}) TO STDOUT (FORMAT binary)"), fields)
+            yield connection
+            if not connection.closed:
+                connection.rollback()
         except BaseException:
-            connection.close()  # in the middle of an answer
+            connection.close()
             raise
+        with self._lock:
+            if self._resting is None and not connection.closed:
+                self._resting, self._of = connection, of
+                return
+        connection.close()
+
+    def close(self) -> None:
+        """Close the one that rests; a forked child must not end what its parent uses."""
+        with self._lock:
+            resting, of, self._resting = self._resting, self._of, None
+        if resting is not None and of is not None and of[1] == os.getpid():
+            resting.close()
+
+    def _take(self, of: tuple[str, int]) -> Connection:
+        with self._lock:
+            if self._of == of and self._resting is not None:
+                resting, self._resting = self._resting, None
+                if _answers(resting):
+                    return resting
+        self.close()
+        return open_connection(of[0])
+
+
+def _answers(connection: Connection) -> bool:
+    try:
+        connection.execute("")
+        connection.rollback()
+    except psycopg.OperationalError:  # the server was restarted, or ended it
+        return False
+    return True
+
+
+_connections = _Connections()
 
 
 @contextmanager

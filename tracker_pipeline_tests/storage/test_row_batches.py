@@ -140,6 +140,19 @@ def test_a_connection_that_ends_in_the_middle_is_said_in_one_sentence(own_databa
             cut_off()
 
 
+def test_whoever_stops_in_the_middle_does_not_disturb_the_next_one(own_database):
+    make("id int, t text", "SELECT i, repeat('x', 1000) FROM generate_series(1, 20000) AS i")
+    with connect() as connection:
+        fields = fields_of(live_table(connection, "public.kept"))
+        connection.commit()
+        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        snapshot = snapshot_reader.begin_exact(connection)
+        with snapshot_reader.stream(snapshot, "SELECT id, t FROM public.kept", fields) as rows:
+            next(rows)
+    for _ in range(2):
+        assert rows_of().num_rows == 20_000
+
+
 def test_messages_are_taken_apart_wherever_they_are_cut():
     row = b"\0\2" + b"\0\0\0\4" + b"abcd" + b"\xff\xff\xff\xff"
     head = b"PGCOPY\n\xff\r\n\0" + bytes(8)
