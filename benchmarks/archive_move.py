@@ -108,7 +108,7 @@ with connect():
 one = numpy.zeros(1, numpy.int64)
 seeds = hash_int64(one), hash_float64(one.astype(float)), hash_text(numpy.zeros(1, numpy.uint8), one, one, None)
 copied, places, there = numpy.zeros(64, numpy.uint8), numpy.zeros((1, 1), numpy.int32), numpy.zeros(1, bool)
-split_rows(copied, 0, 0, places[:, :0], places[:, :0])
+split_rows(copied, 0, 0, places, places)
 take_integers(copied, places[0], places[0], one, there)
 take_scaled(copied, places[0], places[0], 8, one, there)
 take_texts(copied, places[0], places[0], 0, places[0], copied, there)

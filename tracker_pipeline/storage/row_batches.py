@@ -20,6 +20,7 @@ from tracker_pipeline.storage.copy_out import CopyOut
 _BATCH_ROWS: Final = 65_536
 _BATCH_BYTES: Final = 4 << 20
 _ROWS_AT_ONCE: Final = 8_192
+_MOST_ROWS: Final = _BATCH_ROWS + _ROWS_AT_ONCE
 _EPOCH_US: Final = 946_684_800_000_000  # 2000-01-01, where Postgres counts from
 _EPOCH_DAYS: Final = 10_957
 _FIRST_US, _LAST_US = -62_135_596_800_000_000, 253_402_300_799_999_999  # years 1 and 9999
@@ -47,8 +48,7 @@ def row_batches(rows: CopyOut, fields: Sequence[Field]) -> Iterator[pa.RecordBat
         return pa.RecordBatch.from_arrays([column.array(filled) for column in columns], schema=schema)
 
     while rows.more():
-        room = min(_BATCH_ROWS - filled, _ROWS_AT_ONCE)
-        found, rows.begin = split_rows(rows.data, rows.begin, rows.end, starts[:, :room], sizes[:, :room])
+        found, rows.begin = split_rows(rows.data, rows.begin, rows.end, starts, sizes)
         if found < 0:
             raise TransientError("the server sent a row with another number of fields than it was asked for")
         for place, column in enumerate(columns):
@@ -86,8 +86,8 @@ class _Numbers:
 
     def __init__(self, field: Field) -> None:
         self._field = field
-        self._values = np.empty(_BATCH_ROWS, np.int64)
-        self._present = np.empty(_BATCH_ROWS, np.bool_)
+        self._values = np.empty(_MOST_ROWS, np.int64)
+        self._present = np.empty(_MOST_ROWS, np.bool_)
         self._missing = 0
 
     def take(self, data: _Bytes, starts: _I32, sizes: _I32, first: int) -> None:
@@ -144,10 +144,10 @@ class _Texts:
 
     def __init__(self, field: Field) -> None:
         self._field = field
-        self._ends = np.empty(_BATCH_ROWS + 1, np.int32)
+        self._ends = np.empty(_MOST_ROWS + 1, np.int32)
         self._ends[0] = 0
         self._data = np.empty(_BATCH_BYTES // 16, np.uint8)
-        self._present = np.empty(_BATCH_ROWS, np.bool_)
+        self._present = np.empty(_MOST_ROWS, np.bool_)
         self._missing = 0
 
     def take(self, data: _Bytes, starts: _I32, sizes: _I32, first: int) -> None:
