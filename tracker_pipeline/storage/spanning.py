@@ -168,6 +168,11 @@ def _select(
 
 
 def _within(relation: Relation, wanted: Wanted) -> list[pl.Expr]:
+    """What cold rows of the days in question must fulfil still.
+
+    A part has rows of one day, so that a bound at midnight is kept by the choice of parts. To ask each row again
+    takes a tenth of the time that reading it takes.
+    """
     name = relation.time_column or ""
     column = pl.col(name)
     if name in relation.columns and relation.columns[name] != pl.Datetime("us", "UTC"):
@@ -175,13 +180,17 @@ def _within(relation: Relation, wanted: Wanted) -> list[pl.Expr]:
             "UTC"
         )  # without zone it is UTC by declaration
     asked = []
-    if wanted.start is not None:
+    if wanted.start is not None and not _is_midnight(wanted.start):
         asked.append(column >= _moment(wanted.start))
-    if wanted.end is not None:
+    if wanted.end is not None and not _is_midnight(wanted.end):
         asked.append(column < _moment(wanted.end))
     if wanted.at is not None:
         asked.append(column.dt.time() == wanted.at)
     return asked
+
+
+def _is_midnight(moment: datetime) -> bool:
+    return moment.astimezone(UTC).time() == time()
 
 
 def _moment(value: datetime) -> pl.Expr:

@@ -1,6 +1,6 @@
 """Hot and cold rows read as one table: filters reach both sides, and none brings back what a correction replaced."""
 
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta, timezone
 
 import polars as pl
 import psycopg
@@ -184,6 +184,17 @@ def test_columns_and_the_time_of_day_are_those_asked_for_wherever_the_rows_are(o
     archive.move_day(TABLE, DAY, cut=START + timedelta(days=1), run_id="r")
     all_ways_agree()
     assert wanted.height == 2
+
+
+@pytest.mark.parametrize("hours", [-5, 0, 2])
+def test_a_window_begins_and_ends_at_its_moments_and_not_with_the_days_of_files(two_days, hours):
+    archive.move_day(TABLE, DAY + timedelta(days=1), cut=AFTER, run_id="r")
+    midnight = datetime(2024, 5, 2, tzinfo=timezone(timedelta(hours=hours)))
+    whole = scan(TABLE.name).collect().sort(TABLE.key)
+    after = scan(TABLE.name, midnight).collect().sort(TABLE.key)
+    before = scan(TABLE.name, end=midnight).collect().sort(TABLE.key)
+    assert after.equals(whole.filter(pl.col("ts") >= midnight))
+    assert before.equals(whole.filter(pl.col("ts") < midnight))
 
 
 def test_a_predicate_may_look_at_columns_that_are_not_returned(own_database):
