@@ -130,6 +130,7 @@ def _copy(
     with _little_memory(), lake_store().stage(path) as staged, ThreadPoolExecutor(1) as beside:
         counted = beside.submit(_database_side, connection, work, fields)
         _write(snapshot, work, fields, staged.file, batch_id)
+        pa.default_memory_pool().release_unused()  # what the writer's threads freed, before others take as much
         expected = _result(counted)
         found = file_proof(staged.file, fields, work.table.key, work.policy.time_column)
         if difference := expected.difference(found):

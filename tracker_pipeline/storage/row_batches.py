@@ -17,8 +17,8 @@ from tracker_pipeline.storage.column_forms import DoesNotFitError, Field, Kind
 from tracker_pipeline.storage.copy_out import CopyOut
 
 # A batch of narrow rows is cut by its rows, one of wide rows by its bytes.
-_BATCH_ROWS: Final = 65_536
-_BATCH_BYTES: Final = 4 << 20
+_BATCH_ROWS: Final = 16_384
+_BATCH_BYTES: Final = 1 << 20
 _ROWS_AT_ONCE: Final = 8_192
 _MOST_ROWS: Final = _BATCH_ROWS + _ROWS_AT_ONCE
 _EPOCH_US: Final = 946_684_800_000_000  # 2000-01-01, where Postgres counts from
