@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.markup import escape
@@ -19,7 +19,6 @@ from rich.markup import escape
 from tracker_pipeline.commands.archive_app import archive_app
 from tracker_pipeline.commands.terminal import Format, Summary, aware, err, out, say_nothing_of_tries
 from tracker_pipeline.commands.terminal import said_plainly as _said_plainly
-from tracker_pipeline.domain.timeframes import TIMEFRAMES
 from tracker_pipeline.resources.errors import PermanentError
 from tracker_pipeline.settings import get_config
 
@@ -175,9 +174,9 @@ def import_bars(
 
 @app.command()
 def gaps(
-    state: Annotated[str | None, typer.Option(help="missing, empty, outage or unlisted.")] = None,
+    state: Literal["missing", "empty", "outage", "unlisted"] | None = None,
     symbol: Annotated[str | None, typer.Option(help="Unified symbol.")] = None,
-    timeframe: Annotated[str | None, typer.Option(help="1m, 5m, 15m, 1h, 4h or 1d.")] = None,
+    timeframe: Literal["1m", "5m", "15m", "1h", "4h", "1d"] | None = None,
     limit: Annotated[int, typer.Option(min=1, help="Most gaps to list.")] = 20,
     heal: Annotated[
         bool, typer.Option("--heal", help="First ask the exchange for those that are due.")
@@ -185,10 +184,6 @@ def gaps(
     format: Annotated[Summary, typer.Option(help="How the result is printed.")] = Summary.table,  # noqa: A002
 ) -> None:
     """Show which bars are absent, why, and when they are asked for again. Exit code 1 if healing failed."""
-    if state not in (None, "missing", "empty", "outage", "unlisted"):
-        raise typer.BadParameter("missing, empty, outage or unlisted", param_hint="--state")
-    if timeframe not in (None, *TIMEFRAMES):
-        raise typer.BadParameter(", ".join(TIMEFRAMES), param_hint="--timeframe")
     failure = ""
     with _said_plainly():
         from tracker_pipeline.commands.gaps import absences, heal_now
