@@ -15,10 +15,10 @@ from tracker_pipeline.resources.errors import PermanentError
 from tracker_pipeline.storage.archive_policy import get_policies
 from tracker_pipeline.storage.database import connect
 from tracker_pipeline.storage.lake_store import UNFINISHED, LakeStore, lake_store, sha256_of
-from tracker_pipeline.storage.manifest import Batch, live_batches_of
+from tracker_pipeline.storage.manifest import Batch, is_part_path, live_batches_of
 from tracker_pipeline.storage.part_loading import key_of_part
 from tracker_pipeline.storage.shared_keys import parts_sharing_keys
-from tracker_pipeline.storage.sweeping import GRACE, MARKER
+from tracker_pipeline.storage.sweeping import GRACE
 
 MISSING = "missing"
 ALTERED = "altered"
@@ -166,7 +166,7 @@ def _find_orphans(store: LakeStore, name: str, found: Audit) -> None:
         listed = {row[0] for row in connection.execute("SELECT path FROM archive.batches").fetchall()}
     started = datetime.now(UTC)
     for file in store.list(name.replace(".", "/", 1)):
-        if file.path in listed or file.path == MARKER:
+        if file.path in listed or not is_part_path(file.path):
             continue
         if file.path.endswith(UNFINISHED) or (started - file.modified < GRACE and _is_committed(file.path)):
             found.unfinished += 1

@@ -55,7 +55,7 @@ def write_part(table: Table, day: date, frame: pl.DataFrame, batch_id: str) -> P
     Raises:
         TransientError: the lake cannot be written to, or what was read back is not what was written.
     """
-    relative = f"{table.schema}/{table.table}/day={day:%Y-%m-%d}/part-{batch_id}.parquet"
+    relative = f"{table.schema}/{table.table}/day={day.isoformat()}/part-{batch_id}.parquet"
     ordered = table.conform(frame)
     expected = content_hash(ordered, table)
     created_at = datetime.now(UTC)

@@ -5,17 +5,21 @@ decision to move rows (`archive`).
 """
 
 import json
+import re
 import uuid
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 from tracker_pipeline.domain.schemas import Table
 from tracker_pipeline.resources.errors import TransientError
 from tracker_pipeline.storage.catalogue import LiveTable
 from tracker_pipeline.storage.database import Connection
 from tracker_pipeline.storage.lake import PartFile
+from tracker_pipeline.storage.lake_store import UNFINISHED
+
+_PART_PATH: Final = re.compile(r"[^/]+/[^/]+/day=\d{1,4}-\d\d-\d\d/part-[^/]+\.parquet")
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +80,12 @@ def new_batch_id() -> str:
 def part_path(table_name: str, day: date, batch_id: str) -> str:
     """Where a part lies in the lake."""
     schema, _, table = table_name.partition(".")
-    return f"{schema}/{table}/day={day:%Y-%m-%d}/part-{batch_id}.parquet"
+    return f"{schema}/{table}/day={day.isoformat()}/part-{batch_id}.parquet"
+
+
+def is_part_path(path: str) -> bool:
+    """Whether a file may be a part, finished or not: a lake may hold other files, which are none of ours."""
+    return _PART_PATH.fullmatch(path.removesuffix(UNFINISHED)) is not None
 
 
 def live_batches(

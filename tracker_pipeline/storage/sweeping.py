@@ -1,7 +1,8 @@
 """Removes files of the lake that no reader can need: those that were replaced, and those that never became live.
 
 A lake may be read by several deployments but swept by one: the first to sweep leaves its mark there. A file that the
-manifest does not know may belong to a database that was set back to an older backup, so it stays for a week.
+manifest does not know may belong to a database that was set back to an older backup, so it stays for a week. Files
+that are not named like parts are somebody else's and stay.
 
 What belongs here: what may go and when. What does not: what is wrong with the lake (`audit`).
 """
@@ -59,7 +60,7 @@ def sweep(*, dry_run: bool = False) -> Swept:
         file
         for file in files
         if file.path not in needed
-        and file.path != MARKER
+        and manifest.is_part_path(file.path)
         and now - file.modified > (GRACE if file.path.endswith(UNFINISHED) else ORPHAN_GRACE)
     ]
     for file in [] if dry_run else [*replaced, *leftover]:

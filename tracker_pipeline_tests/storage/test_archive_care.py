@@ -15,7 +15,7 @@ from tracker_pipeline.domain.schemas import BARS
 from tracker_pipeline.resources.errors import PermanentError
 from tracker_pipeline.storage import archive, scan, sweeping
 from tracker_pipeline.storage.archive_policy import get_policies
-from tracker_pipeline.storage.audit import ALTERED, KEY_TWICE, MISSING, ORPHANED, audit
+from tracker_pipeline.storage.audit import ALTERED, KEY_TWICE, MISSING, ORPHANED, Problem, audit
 from tracker_pipeline.storage.database import connect
 from tracker_pipeline.storage.drill import restore_drill
 from tracker_pipeline.storage.lake_store import lake_store
@@ -124,6 +124,28 @@ def test_a_replaced_file_goes_a_day_after_it_was_replaced(own_database, each_sto
     assert len(sweeping.sweep().replaced) == 2
     assert len(lake_files()) == 1
     assert scan(TABLE.name).collect().height == 96
+
+
+def test_files_that_are_not_named_like_parts_are_somebody_elses_and_stay(archived, monkeypatch):
+    """A lake may be put into a folder or a bucket that holds other files already."""
+    monkeypatch.setattr(sweeping, "ORPHAN_GRACE", timedelta(0))
+    monkeypatch.setattr(sweeping, "GRACE", timedelta(0))
+    others = [
+        "thesis.docx",
+        "photos/2019/beach.jpg",
+        "market/ohlc_15m/notes.unfinished",
+        "a/b/day=1/part-1.parquet",
+    ]
+    for path in others:
+        plant_file(path, b"precious")
+    plant_file("market/ohlc_15m/day=2024-05-01/part-stray.parquet", b"")
+    assert audit().orphans == [
+        Problem(
+            "market.ohlc_15m", "market/ohlc_15m/day=2024-05-01/part-stray.parquet", ORPHANED, is_loss=False
+        )
+    ]
+    assert sweeping.sweep().leftover == ("market/ohlc_15m/day=2024-05-01/part-stray.parquet",)
+    assert set(others) < set(lake_files())
 
 
 def test_a_lake_of_another_deployment_is_not_swept(archived):
