@@ -16,11 +16,12 @@ import psycopg
 from psycopg import sql
 
 from tracker_pipeline.domain.schemas import TABLES
-from tracker_pipeline.resources.errors import PermanentError, TransientError
+from tracker_pipeline.resources.errors import PermanentError, PipelineError, TransientError
 from tracker_pipeline.storage import manifest
 from tracker_pipeline.storage.archive_locks import among_writers, only_runner
 from tracker_pipeline.storage.catalogue import LiveTable, live_table
 from tracker_pipeline.storage.database import Connection, connect
+from tracker_pipeline.storage.delete_reach import refuse_reaching_further
 from tracker_pipeline.storage.holds import hold
 from tracker_pipeline.storage.hot_partitions import ensure_partitions
 from tracker_pipeline.storage.lake_store import Step, no_step
@@ -83,7 +84,8 @@ def restore_days(
         step: told the name of each step as it is reached.
 
     Raises:
-        PermanentError: the table does not exist or lives in the lake, a file is missing or altered, or rows conflict.
+        PermanentError: the table does not exist or lives in the lake, a file is missing or altered, rows conflict, or
+            the table would not hold them as they were archived.
         TransientError: the database or the lake does not answer, or what was read back is not what was archived.
     """
     if name in TABLES and TABLES[name].store == "lake":
@@ -100,7 +102,14 @@ def restore_days(
             return [
                 Restored(name, d, 0, outcome="skipped", note="another run is at this table") for d in days
             ]
-        return [_restore_day(name, day, on_conflict, held_for, run_id, step) for day in days]
+        done: list[Restored] = []
+        for day in days:
+            try:
+                done.append(_restore_day(name, day, on_conflict, held_for, run_id, step))
+            except PipelineError as error:
+                before = f"; {len(done)} earlier days were restored" if done else ""
+                raise type(error)(f"{error}{before}") from error
+        return done
 
 
 def _planned(table: LiveTable, day: date, parts: Sequence[Batch]) -> Restored:
@@ -137,6 +146,8 @@ def _restore_day(
                 f"{name} of {day}: the database broke off ({_words(error)}); what was committed is known to the"
                 " manifest: run it again"
             ) from error
+        except psycopg.Error as error:
+            raise PermanentError(f"{name} of {day} cannot be restored: {_words(error)}") from error
     inserted, identical, conflicting = (sum(column) for column in zip(*done, strict=True))
     rows = sum(part.rows for part in parts)
     return Restored(name, day, rows, inserted, identical, conflicting, note=f"held until {until:%Y-%m-%d}")
@@ -148,6 +159,7 @@ def _restore_part(
     """Insert the rows of a part: how many were inserted, were there already, and conflicted."""
     loaded = load_part(connection, table.name, part)
     names = _common_columns(connection, table, loaded, part)
+    _refuse_changed_values(connection, table, loaded, names, part)
     identical, conflicting = _compare(connection, table, names)
     if conflicting and on_conflict == "fail":
         raise PermanentError(
@@ -156,6 +168,11 @@ def _restore_part(
             " --on-conflict keep or overwrite"
         )
     if conflicting and on_conflict == "overwrite":
+        rows = _compose(
+            "SELECT t.* FROM {target} t JOIN pg_temp.part p ON {same_key} WHERE {differs}", table, names
+        )
+        advice = f"{part.data_day} cannot be restored by --on-conflict overwrite"
+        refuse_reaching_further(connection, table, rows.as_string(connection), advice=advice)
         _execute(
             connection,
             "DELETE FROM {target} t USING pg_temp.part p WHERE {same_key} AND {differs}",
@@ -172,7 +189,41 @@ def _restore_part(
         columns=_names(written),
         values=sql.SQL(", ").join(_cast(table, name) for name in written),
     )
+    kept = conflicting if on_conflict == "keep" else 0
+    as_archived = _compare(connection, table, written)[0] if _has_key(table, names) else inserted
+    if as_archived < loaded.rows - kept:
+        raise PermanentError(
+            f"{table.name} of {part.data_day}: after the restore the table has {as_archived} of {loaded.rows - kept}"
+            " rows as they were archived, so nothing of the day was restored: a trigger or a rule on INSERT changes"
+            " or leaves out the others; disable it for the restore"
+        )
     return inserted, identical, conflicting
+
+
+def _refuse_changed_values(
+    connection: Connection, table: LiveTable, loaded: LoadedPart, names: Sequence[str], part: Batch
+) -> None:
+    """Stop where a column has another type now that cannot hold what was archived, such as a shorter text."""
+    for column in loaded.table.columns:
+        now = table.column(column.name)
+        if column.name not in names or now is None or now.type == column.type:
+            continue
+        value = sql.SQL("p.{}").format(sql.Identifier(column.name))
+        try:
+            with connection.transaction():
+                row = connection.execute(
+                    sql.SQL(
+                        "SELECT count(*) FROM pg_temp.part p WHERE {0}::{1}::{2}::text <> {0}::text"
+                    ).format(value, sql.SQL(now.type), sql.SQL(column.type))
+                ).fetchone()
+        except (psycopg.errors.CannotCoerce, psycopg.errors.UndefinedFunction):
+            continue  # there is no way back from the type, so nobody can tell
+        if row and row[0]:
+            raise PermanentError(
+                f"{part.path} has {row[0]} values of the column {column.name} that would change: they were"
+                f" {column.type}, and {table.name} has {now.type} now; give the column a type that holds them, or"
+                " read them with tracker sql"
+            )
 
 
 def _common_columns(connection: Connection, table: LiveTable, loaded: LoadedPart, part: Batch) -> list[str]:
@@ -192,7 +243,7 @@ def _common_columns(connection: Connection, table: LiveTable, loaded: LoadedPart
 
 def _compare(connection: Connection, table: LiveTable, names: Sequence[str]) -> tuple[int, int]:
     """How many rows Postgres holds already, with the same and with other content."""
-    if not table.key:
+    if not _has_key(table, names):
         return 0, 0
     row = connection.execute(
         _compose(
@@ -203,6 +254,11 @@ def _compare(connection: Connection, table: LiveTable, names: Sequence[str]) -> 
         )
     ).fetchone()
     return (row[0], row[1]) if row else (0, 0)
+
+
+def _has_key(table: LiveTable, names: Sequence[str]) -> bool:
+    """Whether rows can be told apart by what a part has; one from before a column of the key came cannot."""
+    return bool(table.key) and set(table.key) <= set(names)
 
 
 def _first_conflict(connection: Connection, table: LiveTable, names: Sequence[str]) -> str:
@@ -227,7 +283,8 @@ def _execute(
 
 def _compose(text: str, table: LiveTable, names: Sequence[str], **more: sql.Composable) -> sql.Composed:
     same: list[sql.Composable] = [
-        sql.SQL("t.{0} = {1}").format(sql.Identifier(name), _cast(table, name)) for name in table.key
+        sql.SQL("t.{0} = {1}").format(sql.Identifier(name), _cast(table, name))
+        for name in (table.key if _has_key(table, names) else ())
     ]
     ours = sql.SQL(", ").join(sql.SQL("t.{}").format(sql.Identifier(name)) for name in names)
     theirs = sql.SQL(", ").join(_cast(table, name) for name in names)
@@ -259,7 +316,11 @@ def _make_room(connection: Connection, table: LiveTable, day: date) -> None:
     if not table.is_partitioned or _has_partition(connection, table, start):
         return
     partition = sql.Identifier(table.schema, f"{table.table}_restored_{day:%Y_%m_%d}")
-    connection.execute(sql.SQL("CREATE TABLE {} (LIKE {} INCLUDING ALL)").format(partition, table.identifier))
+    connection.execute(  # a partition has the identity of its table, not one of its own
+        sql.SQL("CREATE TABLE {} (LIKE {} INCLUDING ALL EXCLUDING IDENTITY)").format(
+            partition, table.identifier
+        )
+    )
     connection.execute(
         sql.SQL("ALTER TABLE {} ATTACH PARTITION {} FOR VALUES FROM ({}) TO ({})").format(
             table.identifier, partition, _edge(start), _edge(start + DAY)

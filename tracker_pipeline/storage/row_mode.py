@@ -7,11 +7,10 @@ What belongs here: that transaction. What does not: the file and its proof (`par
 has (`same_keys`).
 """
 
-from tracker_pipeline.resources.errors import PermanentError, TransientError
+from tracker_pipeline.resources.errors import TransientError
 from tracker_pipeline.storage import manifest
-from tracker_pipeline.storage.catalogue import delete_triggers, dependent_tables
-from tracker_pipeline.storage.column_forms import quoted_name
 from tracker_pipeline.storage.database import Connection
+from tracker_pipeline.storage.delete_reach import refuse_reaching_further
 from tracker_pipeline.storage.part_copy import Step, Work
 from tracker_pipeline.storage.snapshot_reader import begin_exact
 from tracker_pipeline.storage.transfer import Transfer, discard, transfer
@@ -33,7 +32,8 @@ def move_rows(connection: Connection, work: Work, step: Step) -> list[Transfer]:
         TransientError: nothing was moved, for the reason it says.
     """
     snapshot = begin_exact(connection)
-    _refuse_reaching_further(connection, work)
+    rows = f"SELECT * FROM {work.source} WHERE {work.condition}"  # noqa: S608
+    refuse_reaching_further(connection, work.table, rows, advice="archive {child} first")
     done = transfer(connection, snapshot, work, step)
     if done is None:
         return []
@@ -53,25 +53,3 @@ def _delete(connection: Connection, done: Transfer) -> None:
         raise TransientError(
             f"{work}: {copied} rows were copied and {deleted} would go, so nothing was moved"
         )
-
-
-def _refuse_reaching_further(connection: Connection, work: Work) -> None:
-    triggers = delete_triggers(connection, work.table)
-    if triggers:
-        raise PermanentError(
-            f"{work.table.name} has triggers on DELETE ({', '.join(triggers)}), which would act on rows that only"
-            " move: disable them or never archive the table"
-        )
-    for child, theirs, ours in dependent_tables(connection, work.table):
-        same = " AND ".join(
-            f"c.{quoted_name(a)} = t.{quoted_name(b)}" for a, b in zip(theirs, ours, strict=True)
-        )
-        rows = f"(SELECT * FROM {work.source} WHERE {work.condition})"  # noqa: S608
-        row = connection.execute(
-            f"SELECT count(*) FROM {child} c JOIN {rows} t ON {same}"  # noqa: S608
-        ).fetchone()
-        if row and row[0]:
-            raise PermanentError(
-                f"{work}: deleting its rows would remove or change {row[0]} rows of {child} by a foreign key:"
-                f" archive {child} first"
-            )
