@@ -99,6 +99,14 @@ def refuse_missing(name: str, paths: Sequence[str]) -> None:
         )
 
 
+def broken(name: str, error: BaseException) -> PermanentError:
+    """What to say of a file of a table that cannot be understood."""
+    return PermanentError(
+        f"a file of {name} in the lake {lake_store().name} is broken ({' '.join(str(error).split())[:300]}):"
+        " run tracker archive audit"
+    )
+
+
 def scan_parts(table: Table, paths: Sequence[str]) -> pl.LazyFrame:
     """The rows of some parts, in the declared schema.
 

@@ -46,9 +46,13 @@ class Condition:
         exact = self.operator in ("=", "in")
         return all(_is_alike(dtype, value, exact=exact) for value in self.values)
 
-    def as_sql(self) -> str:
-        """The condition for Postgres, with its constants written out: ADBC then reads by COPY."""
-        column, values = quoted(self.column), [literal(value) for value in self.values]
+    def as_sql(self, column: str) -> str:
+        """The condition for Postgres, with its constants written out: ADBC then reads by COPY.
+
+        Args:
+            column: SQL of the column.
+        """
+        values = [literal(value) for value in self.values]
         if self.operator == "in":
             return f"{column} IN ({', '.join(values)})"
         return f"{column} {self.operator} {values[0]}"

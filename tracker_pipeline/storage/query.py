@@ -17,7 +17,8 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from tracker_pipeline.domain.schemas import ColumnType
-from tracker_pipeline.resources.errors import PermanentError, PipelineError
+from tracker_pipeline.resources.errors import PermanentError, PipelineError, TransientError
+from tracker_pipeline.storage import lake
 from tracker_pipeline.storage.pushdown import conditions_of_arrow
 from tracker_pipeline.storage.relations import Relation, known_tables, relation_of
 from tracker_pipeline.storage.snapshots import Snapshot, snapshot
@@ -75,7 +76,7 @@ class _Source(ds.InMemoryDataset):  # type: ignore[misc]  # Arrow has no type in
         try:
             with _one_at_a_time:
                 rows = read(self._moment, self.relation, wanted)
-            table = rows.collect(engine="streaming").to_arrow(compat_level=pl.CompatLevel.oldest())
+            table = _collected(rows, self.relation).to_arrow(compat_level=pl.CompatLevel.oldest())
         except PipelineError as error:
             self.failure = error
             raise
@@ -84,6 +85,25 @@ class _Source(ds.InMemoryDataset):  # type: ignore[misc]  # Arrow has no type in
 
 # A snapshot is one connection, and DuckDB may open two tables at once.
 _one_at_a_time = threading.Lock()
+
+
+def _collected(rows: pl.LazyFrame, relation: Relation) -> pl.DataFrame:
+    """The rows; what fails from here on are files."""
+    try:
+        return rows.collect(engine="streaming")
+    except pl.exceptions.InvalidOperationError as error:
+        raise PermanentError(
+            f"archived rows of {relation.name} cannot be read in the types that its columns have now:"
+            f" {' '.join(str(error).split())[:300]}"
+        ) from error
+    except pl.exceptions.PanicException as error:  # what its reader meets in the middle of a broken file
+        raise lake.broken(relation.name, error) from error
+    except pl.exceptions.ComputeError as error:
+        if "parquet" in str(error).lower():
+            raise lake.broken(relation.name, error) from error
+        raise TransientError(
+            f"files of {relation.name} cannot be read: {' '.join(str(error).split())[:300]}"
+        ) from error
 
 
 def _names(expression: pa.compute.Expression, column: str) -> bool:

@@ -1,17 +1,20 @@
 """Tables as readers see them: columns with their Polars types, how a hot row is read, what a cold file lacks.
 
 A table that we declare has the declared columns. Of any other that is archived, the columns are those of the database
-now, with those that only older parts have after them. Values without a form in Polars (an infinite time, NaN of a
+now, with those that only older parts have after them; of a part from before the time column was renamed, its own one
+stands for it. Values without a form in Polars (an infinite time, NaN of a
 numeric, an array with bounds of its own) read as NULL there; files, restores and `row::text` have them.
 
 What belongs here: what the reader must know of a table. What does not: reading (`spanning`), tables as they are
 declared (`domain.schemas`).
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
+from operator import itemgetter
 from typing import Final
 
 import polars as pl
@@ -27,6 +30,7 @@ from tracker_pipeline.storage.database import Connection, connect
 from tracker_pipeline.storage.lake_store import lake_store
 from tracker_pipeline.storage.pushdown import quoted
 
+_NOTHING: Final = "NULL"  # what hot rows have of a column that only older parts have
 _AS_TEXT = {ColumnType.NUMERIC, ColumnType.WEI, ColumnType.JSON}
 # Views over hot bars of all timeframes, which Postgres answers.
 _BAR_VIEWS: Final = ("market.ohlc_today", "market.ohlc_recent", "market.latest_bars")
@@ -55,6 +59,11 @@ class Relation:
     declared: Table | None = None
 
     @property
+    def has_time_column(self) -> bool:
+        """Whether hot rows have the time column; not so where it was renamed and the policy does not know it yet."""
+        return self.hot.get(self.time_column or "") != _NOTHING
+
+    @property
     def qualified(self) -> tuple[str, str]:
         """Schema and name within it."""
         schema, _, table = self.name.partition(".")
@@ -69,31 +78,54 @@ class Relation:
         if self.declared is not None:
             return lake.scan_parts(self.declared, paths)
         lake.refuse_missing(self.name, paths)
-        with_schema = sorted(((_file_columns(path), path) for path in paths), key=lambda one: one[0])
+        described = sorted(((_described(self.name, path), path) for path in paths), key=itemgetter(0))
         versions = [
             self._version(columns, [path for _, path in group])
-            for columns, group in groupby(with_schema, key=lambda one: one[0])
+            for columns, group in groupby(described, key=itemgetter(0))
         ]
         return pl.concat(versions)
 
-    def _version(self, columns: tuple[str, ...], paths: Sequence[str]) -> pl.LazyFrame:
+    def compared(self, name: str) -> str:
+        """SQL of a column where it is compared: as text where readers have it as text, whose equality is another."""
+        former = self.hot.get(name) == _NOTHING
+        return self.hot[name] if former or self.columns[name] == pl.String() else quoted(name)
+
+    def _version(self, described: "_Described", paths: Sequence[str]) -> pl.LazyFrame:
         """Parts of one version of the schema, with what they lack as NULL and the rest in the present types."""
         store = lake_store()
         rows = pl.scan_parquet(
             store.locations(paths), storage_options=dict(store.storage_options or {}), hive_partitioning=False
         )
-        return rows.select(
-            (pl.col(name) if name in columns else pl.lit(None)).cast(kind).alias(name)
-            for name, kind in self.columns.items()
-        )
+        names, own_time = {name for name, _ in described[0]}, described[1]
+
+        def source(name: str) -> pl.Expr:
+            if name in names:
+                return pl.col(name)
+            return pl.col(own_time) if name == self.time_column and own_time in names else pl.lit(None)
+
+        return rows.select(source(name).cast(kind).alias(name) for name, kind in self.columns.items())
+
+
+_Described = tuple[tuple[tuple[str, str], ...], str]
+"""Name and type of each column of a file, and its time column."""
 
 
 @cache
-def _file_columns(path: str) -> tuple[str, ...]:
-    """Columns of a file with their types do not change, so they are read once."""
+def _described(table: str, path: str) -> _Described:
+    """What a file says of itself does not change, so it is read once.
+
+    Raises:
+        PermanentError: it is broken.
+    """
+    import pyarrow.parquet as pq  # 0.3 s
+
     with lake_store().open(path) as source:
-        schema = pl.read_parquet_schema(source)
-    return tuple(schema)
+        try:
+            schema = pq.read_schema(source)
+        except pa.ArrowInvalid as error:
+            raise lake.broken(table, error) from error
+    told = json.loads((schema.metadata or {}).get(b"tracker", b"{}"))
+    return tuple((field.name, str(field.type)) for field in schema), str(told.get("time_column", ""))
 
 
 @cache
@@ -159,7 +191,7 @@ def _foreign(name: str) -> Relation:
         for column, field in zip(table.columns, fields_of(table), strict=True):
             columns[column.name] = _polars_type(column, field)
             hot[column.name] = _hot_value(column, field)
-        hot |= dict.fromkeys(former, "NULL")
+        hot |= dict.fromkeys(former, _NOTHING)
     return Relation(
         name=name,
         columns={**columns, **former},

@@ -15,6 +15,7 @@ from datetime import UTC, date, datetime, time, timedelta
 import polars as pl
 
 from tracker_pipeline.domain.bar_grid import sorted_by_series
+from tracker_pipeline.resources.errors import PermanentError
 from tracker_pipeline.storage import narrow
 from tracker_pipeline.storage.pushdown import Condition, filter_of, literal
 from tracker_pipeline.storage.relations import Relation, relation_of
@@ -54,7 +55,8 @@ def scan(
     Raises:
         KeyError: no such table or column.
         ValueError: a bound is given for a table without time, or has no time zone.
-        PermanentError: a file is missing, or a table may not be read.
+        PermanentError: a file is missing or broken, a table may not be read, or a bound is given and the time column
+            that its policy names is gone.
         TransientError: the database or the lake does not answer.
     """
     relation = relation_of(table)
@@ -151,7 +153,7 @@ def _corrected_keys(
     if relation.time_column in relation.key:
         first, last = datetime.combine(min(days), time(), UTC), _after(days)
         window = bounds(relation, max(first, wanted.start or first), min(last, wanted.end or last))
-    of_key = [c.as_sql() for c in conditions if c.column in relation.key]
+    of_key = [c.as_sql(relation.compared(c.column)) for c in conditions if c.column in relation.key]
     return _select(moment, relation, relation.key, [*window, *of_key])
 
 
@@ -206,3 +208,7 @@ def _refuse_bad_bounds(relation: Relation, start: datetime | None, end: datetime
             raise ValueError(f"{relation.name} has no time, so it is read whole")
         if bound.tzinfo is None:
             raise ValueError(f"{bound!r} has no time zone: bounds are aware")
+        if not relation.has_time_column:
+            raise PermanentError(
+                f"{relation.name} has no column {relation.time_column}: correct time_column in its policy"
+            )

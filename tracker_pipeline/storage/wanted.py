@@ -84,17 +84,18 @@ def select_statement(relation: Relation, values: Sequence[str], conditions: Sequ
 
 def hot_conditions(relation: Relation, wanted: Wanted, conditions: Sequence[Condition]) -> list[str]:
     """The conditions on hot rows, the window among them."""
-    chosen = [*bounds(relation, wanted.start, wanted.end), *(c.as_sql() for c in conditions)]
+    asked = (c.as_sql(relation.compared(c.column)) for c in conditions)
+    chosen = [*bounds(relation, wanted.start, wanted.end), *asked]
     return chosen if wanted.at is None else [*chosen, _at_time_of_day(relation, wanted, wanted.at)]
 
 
 def bounds(relation: Relation, start: datetime | None, end: datetime | None) -> list[str]:
     """Conditions on the time of a row; none where there is no bound."""
     column = relation.time_column or ""
-    given = [(">=", start), ("<", end)]
-    return [
-        Condition(column, operator, (moment,)).as_sql() for operator, moment in given if moment is not None
+    given = [
+        Condition(column, op, (moment,)) for op, moment in ((">=", start), ("<", end)) if moment is not None
     ]
+    return [condition.as_sql(quoted(column)) for condition in given]
 
 
 def _at_time_of_day(relation: Relation, wanted: Wanted, at: time) -> str:
@@ -104,5 +105,5 @@ def _at_time_of_day(relation: Relation, wanted: Wanted, at: time) -> str:
         first = datetime.combine(start.astimezone(UTC).date(), at, UTC)
         moments = (first + timedelta(days=day) for day in range(_FEW_DAYS.days + 1))
         if within := tuple(moment for moment in moments if start <= moment < end):
-            return Condition(column, "in", within).as_sql()
+            return Condition(column, "in", within).as_sql(quoted(column))
     return f"({quoted(column)} AT TIME ZONE 'UTC')::time = '{at.isoformat()}'::time"

@@ -13,6 +13,7 @@ from tracker_pipeline.storage.database import connect
 from tracker_pipeline.storage.query import run_query
 from tracker_pipeline.storage.restore import restore_days
 from tracker_pipeline_tests.conftest import forget_settings
+from tracker_pipeline_tests.stores import lake_files, plant_file, read_file
 
 NAME = "desk.Fills"
 AFTER = datetime(2024, 6, 1, tzinfo=UTC)
@@ -116,6 +117,99 @@ def test_parts_from_before_and_after_a_change_of_columns_read_as_one(fills):
         PermanentError, match=r"has 2 values of the column took, which desk\.Fills has no longer"
     ):
         restore_days(NAME, DAY, DAY, run_id="r")
+
+
+def change(*statements: str) -> None:
+    with connect() as connection:
+        for statement in statements:
+            connection.execute(statement)
+
+
+def test_parts_of_the_same_names_in_other_types_read_as_one(fills):
+    before = scan(NAME).sort("id").collect()
+    move()
+    change('ALTER TABLE desk."Fills" ALTER id DROP IDENTITY')
+    change('ALTER TABLE desk."Fills" ALTER id TYPE numeric(20,0)')
+    change('INSERT INTO desk."Fills" (id, "timestamp") VALUES (7, \'2024-05-01 07:00\')')
+    move()
+    rows = scan(NAME).sort("id").collect()
+    assert rows["id"].to_list() == [1, 2, 4, 7, 9007199254740993]
+    assert rows.filter(pl.col("id") != 7)["value"].equals(before["value"])
+    assert run_query('SELECT max(id) FROM desk."Fills"').item() == 9007199254740993
+
+
+def test_a_value_that_the_new_type_of_its_column_cannot_have_fails_reads_of_that_column_alone(fills):
+    move()
+    change('ALTER TABLE desk."Fills" DROP doubled, ALTER short TYPE int USING 5')
+    assert run_query('SELECT count(id), count(value) FROM desk."Fills"').rows() == [(4, 3)]
+    with pytest.raises(
+        PermanentError, match=r"rows of desk\.Fills cannot be read in the types .*column 'short'"
+    ):
+        run_query('SELECT max(short) FROM desk."Fills"')
+
+
+def test_a_time_column_that_was_renamed_finds_the_rows_from_before_by_their_time(
+    fills, monkeypatch, tmp_path
+):
+    window = (datetime(2024, 5, 1, 11, tzinfo=UTC), datetime(2024, 5, 2, 1, tzinfo=UTC))
+    move()
+    change('ALTER TABLE desk."Fills" RENAME "timestamp" TO moment')
+    with pytest.raises(PermanentError, match=r"desk\.Fills has no column timestamp: correct time_column"):
+        scan(NAME, *window)
+    policies = tmp_path / "policies.yaml"
+    policies.write_text(policies.read_text().replace('"timestamp"', "moment"))
+    forget_settings()
+    assert sorted(scan(NAME, *window).collect()["id"]) == [2, 4, 9007199254740993]
+    assert scan(NAME).collect()["moment"].null_count() == 0
+
+
+@pytest.mark.parametrize("cold", [False, True])
+@pytest.mark.parametrize(
+    ("column", "text", "ids"),
+    [
+        ("payload", "null", [2]),
+        ("payload", "{no json", []),
+        ("took", "12:30:00", [1]),
+        ("took", "12:30", []),
+        ("short", 'it\'s "q"', [2]),
+        ("place", "(1,2)", [1]),
+        ("mood", "gay", [2]),
+        ("mood", "no such mood", []),
+    ],
+)
+def test_a_text_is_compared_as_text_whatever_its_type_in_postgres(fills, cold, column, text, ids):
+    change(
+        "CREATE TYPE desk.mood AS ENUM ('sad', 'gay')",
+        'ALTER TABLE desk."Fills" ADD place point, ADD mood desk.mood',
+        "UPDATE desk.\"Fills\" SET place = '(1,2)', mood = 'sad' WHERE id = 1",
+        "UPDATE desk.\"Fills\" SET mood = 'gay' WHERE id = 2",
+    )
+    if cold:
+        move()
+    found = scan(NAME, predicate=pl.col(column) == text).collect()
+    assert found["id"].to_list() == ids
+    quoted = text.replace("'", "''")
+    assert run_query(f"SELECT id FROM desk.\"Fills\" WHERE {column} = '{quoted}'")["id"].to_list() == ids
+
+
+def test_a_column_that_only_parts_have_can_be_asked_for(fills):
+    move()
+    change('ALTER TABLE desk."Fills" DROP took')
+    assert run_query("SELECT id FROM desk.\"Fills\" WHERE took = '12:30:00'")["id"].to_list() == [1]
+
+
+def test_a_broken_file_is_named_as_such(fills):
+    move()
+    (path,) = lake_files()
+    content = read_file(path)
+    plant_file(path, content[:100])
+    with pytest.raises(
+        PermanentError, match=r"a file of desk\.Fills in .* is broken .*: run tracker archive audit"
+    ):
+        scan(NAME)
+    plant_file(path, content[:40] + b"broken" + content[46:])
+    with pytest.raises(PermanentError, match=r"a file of desk\.Fills in .* is broken"):
+        run_query('SELECT * FROM desk."Fills"')
 
 
 def test_a_reused_key_with_other_content_stays_two_rows_and_is_not_restored_over(fills):
