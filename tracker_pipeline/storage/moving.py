@@ -14,7 +14,7 @@ from typing import Final
 import psycopg
 
 from tracker_pipeline.resources.errors import PipelineError, TransientError
-from tracker_pipeline.storage import manifest
+from tracker_pipeline.storage import manifest, row_sizes
 from tracker_pipeline.storage.archive_locks import among_writers, writers_lock
 from tracker_pipeline.storage.archive_policy import Policy
 from tracker_pipeline.storage.catalogue import LivePartition, LiveTable, live_table
@@ -86,7 +86,9 @@ def move_one(name: str, policy: Policy, day: date, cut: datetime, run_id: str, s
         cold = manifest.cold_rows(connection, name)
         if reason := _why_not(connection, work, partition):
             return [Moved(day, 0, cold.get(day, 0), reason=reason)]
-        bytes_per_row = _bytes_per_row(connection, partition.oid if partition else table.oid)
+        bytes_per_row = (
+            _bytes_per_row(connection, partition.oid) if partition else _row_bytes(connection, work)
+        )
         connection.commit()
         transfers = _with_tries(connection, replace(work, bytes_per_row=bytes_per_row), partition, step)
     moved = [_described(done, cold, done.copied.rows_moved * bytes_per_row) for done in transfers]
@@ -138,8 +140,12 @@ def _why_not_the_day(connection: Connection, work: Work) -> str:
         return "no hot rows"
     if by_partition:
         return "its partition is not over at the cut"
-    _refuse_little_space(work.table, due[0] * _bytes_per_row(connection, work.table.oid))
+    _refuse_little_space(work.table, due[0] * _row_bytes(connection, work))
     return ""
+
+
+def _row_bytes(connection: Connection, work: Work) -> float:
+    return row_sizes.bytes_per_row(connection, work.table, work.source, work.condition)
 
 
 def _refuse_little_space(table: LiveTable, needed: float) -> None:
@@ -152,7 +158,7 @@ def _refuse_little_space(table: LiveTable, needed: float) -> None:
 
 
 def _bytes_per_row(connection: Connection, oid: int) -> float:
-    """What a row takes with its share of the indexes; rows by the statistics that Postgres keeps, if it has any."""
+    """What a row of a partition takes with its share of the indexes; rows by the statistics of Postgres, if any."""
     row = connection.execute(
         "SELECT sum(pg_total_relation_size(relid)), sum(greatest(reltuples, 0)), %s::oid::regclass::text"
         " FROM pg_partition_tree(%s::oid::regclass) JOIN pg_class c ON c.oid = relid WHERE isleaf",
@@ -212,8 +218,11 @@ def _commit(connection: Connection, transfers: list[Transfer], work: Work) -> No
     """
     try:
         connection.commit()
-    except psycopg.OperationalError as error:
-        if not connection.broken and not connection.closed:
+    except psycopg.Error as error:
+        if (
+            not connection.broken and not connection.closed
+        ):  # the server lives and refused, for a deferred constraint
+            discard(transfers)
             raise
         if transfers and not _was_committed(work, transfers[0].copied.part.batch_id):
             discard(transfers)
