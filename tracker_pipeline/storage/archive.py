@@ -11,6 +11,7 @@ What belongs here: one table or one day from lock to report. What does not: the 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
+from typing import Final
 
 import psycopg
 
@@ -32,6 +33,8 @@ from tracker_pipeline.storage.holds import held_days
 from tracker_pipeline.storage.moving import Moved, move_one
 from tracker_pipeline.storage.part_copy import Step, Work
 
+_MOST_SAID: Final = 3
+
 
 @dataclass
 class TableReport:
@@ -42,7 +45,7 @@ class TableReport:
             `would move` of a dry run.
         days: each day that was looked at; of a dry run, with the rows that would move.
         left_behind: rows that no run moves.
-        problem: what went wrong, in one sentence.
+        failures: what went wrong, in the order of the days.
     """
 
     table: str
@@ -50,18 +53,25 @@ class TableReport:
     outcome: str = "nothing"
     days: list[Moved] = field(default_factory=list)
     left_behind: LeftBehind = field(default_factory=LeftBehind)
-    problem: str = ""
-    is_transient: bool = False
+    failures: list[Exception] = field(default_factory=list)
+
+    @property
+    def problem(self) -> str:
+        """What went wrong, in a sentence for each different failure; empty where nothing did."""
+        said = list(dict.fromkeys(map(plain_words, self.failures)))
+        more = [f"{len(said) - _MOST_SAID} other failures"] if len(said) > _MOST_SAID else []
+        return "; ".join([*said[:_MOST_SAID], *more])
 
     def raise_failure(self) -> None:
         """Raise the problem, if there is one.
 
         Raises:
             PermanentError: trying again gives the same.
-            TransientError: trying again may succeed.
+            TransientError: trying again may succeed, for one of the days at least.
         """
-        if self.problem:
-            raise (TransientError if self.is_transient else PermanentError)(self.problem)
+        if self.failures:
+            kind = PermanentError if all(map(_is_permanent, self.failures)) else TransientError
+            raise kind(self.problem) from self.failures[0]
 
 
 def archive_tables(
@@ -118,8 +128,13 @@ def _archive_table(
             if dry_run:
                 rows = rows_of_due_days(connection, table, policy, cut)
                 due = [day for day in rows if bounds[0] <= day <= bounds[1]]
-                report.days = [Moved(d, rows[d], 0, reason="held back" if d in held else "") for d in due]
-                report.outcome = "would move" if due else "nothing"
+                report.days = [
+                    Moved(d, 0, 0, reason="held back since it was restored")
+                    if d in held
+                    else Moved(d, rows[d], 0)
+                    for d in due
+                ]
+                report.outcome = "would move" if set(due) - held else "nothing"
                 return report
             due = [d for d in due_days(connection, table, policy, cut) if bounds[0] <= d <= bounds[1]]
         with only_runner(name) as alone:
@@ -127,14 +142,18 @@ def _archive_table(
                 report.outcome = "skipped"
                 return report
             _move_days(report, policy, due, run_id)
-    except (PipelineError, psycopg.Error) as error:
+    except Exception as error:  # whatever is wrong with one table must not stop the others
         _note_failure(report, error)
     return report
 
 
 def _note_failure(report: TableReport, error: Exception) -> None:
-    report.outcome, report.problem = "failed", plain_words(error)
-    report.is_transient = not isinstance(error, PermanentError | psycopg.ProgrammingError)
+    report.outcome = "failed"
+    report.failures.append(error)
+
+
+def _is_permanent(error: Exception) -> bool:
+    return isinstance(error, PermanentError | psycopg.ProgrammingError)
 
 
 def _move_days(report: TableReport, policy: Policy, due: Sequence[date], run_id: str) -> None:
@@ -143,7 +162,7 @@ def _move_days(report: TableReport, policy: Policy, due: Sequence[date], run_id:
             continue  # it went with its partition
         try:
             moved = move_one(report.table, policy, day, report.cut, run_id, _no_step)
-        except (PipelineError, psycopg.Error) as error:
+        except Exception as error:
             # A day that cannot move now does not keep the others: each is for itself.
             _note_failure(report, error)
             continue
@@ -184,7 +203,9 @@ def plain_words(error: Exception) -> str:
     if isinstance(error, PipelineError):
         return str(error)
     words = " ".join(str(error).split()) or type(error).__name__
-    return f"the database refused: {words}"
+    if isinstance(error, psycopg.Error):
+        return f"the database refused: {words}"
+    return f"{type(error).__name__}, which this program did not foresee: {words}"
 
 
 def _no_step(_: str) -> None:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from psycopg import sql
 
-from tracker_pipeline.storage import manifest
+from tracker_pipeline.storage import lake, manifest
 from tracker_pipeline.storage.column_forms import Field, fields_of, quoted_name
 from tracker_pipeline.storage.database import Connection
 from tracker_pipeline.storage.lake_store import lake_store
@@ -66,7 +66,9 @@ def find_collisions(connection: Connection, snapshot: str, work: Work) -> Collis
     key = list(work.table.key)
     found = {}
     for part in parts:
-        shared = (batch.join(hot, on=key, how="semi") for batch in cold_batches(part, key, hot))
+        shared = (
+            batch.join(hot, on=key, how="semi") for batch in _cold_batches(work.table.name, part, key, hot)
+        )
         same = pl.concat([hot.clear(), *shared])
         if same.height:
             found[part] = same
@@ -101,16 +103,36 @@ def _hot_batches(snapshot: str, work: Work, fields: Sequence[Field]) -> Iterator
             yield _widened(pl.DataFrame(batch))
 
 
-def cold_batches(part: manifest.Batch, columns: Sequence[str], like: pl.DataFrame) -> Iterator[pl.DataFrame]:
-    """Columns of a part in the types of a frame; one that the part lacks is NULL."""
-    with lake_store().open(part.path) as source, pq.ParquetFile(source) as file:
-        there = [name for name in columns if name in file.schema_arrow.names]
-        for batch in file.iter_batches(65_536, columns=there):
-            frame = pl.DataFrame(batch)
-            yield frame.select(
-                (pl.col(name) if name in there else pl.lit(None)).cast(like.schema[name]).alias(name)
-                for name in columns
-            )
+def _cold_batches(
+    table: str, part: manifest.Batch, columns: Sequence[str], like: pl.DataFrame
+) -> Iterator[pl.DataFrame]:
+    """Columns of a part in the types of a frame, without the rows that those types cannot have.
+
+    Such rows equal none of the frame. A column that the part lacks is NULL.
+
+    Raises:
+        PermanentError: the file is broken.
+    """
+    try:
+        with lake_store().open(part.path) as source, pq.ParquetFile(source) as file:
+            there = [name for name in columns if name in file.schema_arrow.names]
+            for batch in file.iter_batches(65_536, columns=there):
+                yield _as(like.schema, pl.DataFrame(batch), columns)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise lake.broken(table, error) from error
+
+
+def _as(schema: pl.Schema, rows: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
+    there = [name for name in columns if name in rows.columns]
+    cast = rows.select(
+        (pl.col(name) if name in there else pl.lit(None)).cast(schema[name], strict=False).alias(name)
+        for name in columns
+    )
+    for name in there:
+        lost = cast.get_column(name).is_null() & rows.get_column(name).is_not_null()
+        if lost.any():
+            cast, rows = cast.filter(~lost), rows.filter(~lost)
+    return cast
 
 
 def _repeated(
@@ -129,7 +151,9 @@ def _repeated(
         ]
     )
     stored = [
-        batch.join(keys, on=key, how="semi") for part in cold for batch in cold_batches(part, names, hot)
+        batch.join(keys, on=key, how="semi")
+        for part in cold
+        for batch in _cold_batches(work.table.name, part, names, hot)
     ]
     lists = [name for name, kind in hot.schema.items() if kind == pl.List]
     plain = [pl.col(name).list.join("\x1f") for name in lists]

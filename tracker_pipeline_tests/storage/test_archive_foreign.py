@@ -73,6 +73,10 @@ def test_what_was_restored_moves_again_without_loss_once_the_hold_is_over(follow
         before = all_text(connection, "whale_movements")
         archive_tables(["public.whale_movements"], cut=CUT, run_id="r")
         restore_days("public.whale_movements", date(2026, 1, 1), date(2026, 2, 1), run_id="back")
+        (dry,) = archive_tables(["public.whale_movements"], cut=CUT, dry_run=True, run_id="r")
+        assert (dry.outcome, [(day.rows_moved, day.reason) for day in dry.days]) == (
+            "nothing", [(0, "held back since it was restored")] * 2,
+        )  # fmt: skip
         (held,) = archive_tables(["public.whale_movements"], cut=CUT, run_id="r")
         assert sum(day.rows_moved for day in held.days) == 0
         assert held.days[0].reason == "held back since it was restored"

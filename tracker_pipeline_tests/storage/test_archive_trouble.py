@@ -17,7 +17,7 @@ from tracker_pipeline.storage.audit import KEY_REUSED, audit
 from tracker_pipeline.storage.database import connect
 from tracker_pipeline_tests.conftest import forget_settings
 from tracker_pipeline_tests.storage.foreign import use_policies
-from tracker_pipeline_tests.stores import lake_files
+from tracker_pipeline_tests.stores import lake_files, plant_file, read_file
 
 CUT = datetime(2024, 6, 1, tzinfo=UTC)
 DAY = date(2024, 5, 1)
@@ -201,6 +201,87 @@ def lose_the_answer(url: str) -> int:
         return move_day("public.one", DAY, cut=CUT, run_id="r").rows_moved
 
 
+def insert_late(url: str, *names: str) -> None:
+    with psycopg.connect(url) as connection:
+        for name in names:
+            connection.execute(f"INSERT INTO {name} VALUES (500, '2024-05-01 12:00Z', 'late')")
+
+
+def test_late_rows_wait_while_a_part_of_their_day_is_broken(two_tables):
+    run()
+    insert_late(two_tables, "one", "two")
+    (path,) = (path for path in lake_files() if "/one/" in path)
+    content = read_file(path)
+    plant_file(path, content[:200])
+    outcomes = run()
+    assert outcomes["public.one"][0] == "failed"
+    assert "a file of public.one in the lake" in outcomes["public.one"][1]
+    assert "is broken" in outcomes["public.one"][1]
+    assert (outcomes["public.two"], hot("one"), hot("two")) == (("moved", ""), 1, 0)
+    plant_file(path, content)
+    assert run()["public.one"] == ("moved", "")
+    assert (hot("one"), total("one")) == (0, 101)
+
+
+def test_what_nobody_foresaw_fails_its_table_alone(two_tables, monkeypatch):
+    whole = moving.move_rows
+
+    def fails(connection, work, step):
+        if work.table.name == "public.one":
+            raise ZeroDivisionError("of all things")
+        return whole(connection, work, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(moving, "move_rows", fails)
+        outcomes = run()
+    assert outcomes["public.one"] == (
+        "failed", "ZeroDivisionError, which this program did not foresee: of all things",
+    )  # fmt: skip
+    assert outcomes["public.two"] == ("moved", "")
+    everything_moves_next_time()
+
+
+def test_each_day_that_fails_is_named(two_tables):
+    with psycopg.connect(two_tables, autocommit=True) as connection:
+        connection.execute("INSERT INTO one VALUES (500, '2024-05-02 12:00Z', 'late')")
+        connection.execute("CREATE TABLE child (one bigint PRIMARY KEY REFERENCES one ON DELETE CASCADE)")
+        connection.execute("INSERT INTO child VALUES (5), (6), (500)")
+    problem = run()["public.one"][1]
+    assert "would remove or change 2 rows of child" in problem
+    assert "would remove or change 1 rows of child" in problem
+
+
+def test_a_commit_that_the_server_refuses_leaves_no_file(two_tables):
+    with psycopg.connect(two_tables, autocommit=True) as connection:
+        connection.execute(
+            "CREATE TABLE child (one bigint PRIMARY KEY REFERENCES one DEFERRABLE INITIALLY DEFERRED)"
+        )
+        connection.execute("INSERT INTO child VALUES (5)")
+        assert "is still referenced from table" in run()["public.one"][1]
+        assert [path for path in lake_files() if "/one/" in path] == []
+        connection.execute("DELETE FROM child")
+    everything_moves_next_time()
+
+
+def test_what_deleted_rows_left_behind_counts_neither_as_their_size_nor_as_space_that_is_needed(two_tables):
+    with psycopg.connect(two_tables, autocommit=True) as connection:
+        connection.execute("UPDATE one SET v = repeat('x', 1000)")
+        connection.execute(
+            "INSERT INTO one SELECT i, '2024-05-02Z'::timestamptz + i * interval '1 s', repeat('x', 1000)"
+            " FROM generate_series(1000, 1099) AS i"
+        )
+        sizes = []
+        for _ in range(2):
+            (report,) = archive_tables(["public.one"], first=DAY, last=DAY, cut=CUT, run_id="r")
+            sizes.append(report.days[0].table_bytes)
+            assert report.days[0].compression == round(sizes[-1] / report.days[0].bytes, 1)
+            connection.execute("DELETE FROM one")
+            connection.execute("VACUUM (TRUNCATE off, ANALYZE) one")
+            connection.execute("INSERT INTO one VALUES (2000, '2024-05-01 12:00Z', repeat('x', 1000))")
+    assert 100_000 < sizes[0] < 400_000
+    assert 1_000 < sizes[1] < 4_000
+
+
 def test_columns_that_are_added_dropped_and_retyped_leave_old_parts_readable(two_tables):
     with psycopg.connect(two_tables, autocommit=True) as connection:
         run()
@@ -231,6 +312,21 @@ def test_a_key_that_is_used_again_is_reported_and_both_rows_are_kept(two_tables)
             "SELECT sum(rows)::int FROM archive.batches WHERE table_name = 'public.one' AND state = 'live'"
         ).fetchone()
     assert counted == (101,)
+
+
+def test_a_key_that_is_used_again_is_kept_twice_where_the_archived_row_does_not_fit_the_columns_now(
+    two_tables,
+):
+    run()
+    with psycopg.connect(two_tables) as connection:
+        connection.execute("ALTER TABLE one ALTER v TYPE int USING 5")
+        connection.execute(
+            "INSERT INTO one VALUES (3, '2024-05-01 00:03Z', NULL), (500, '2024-05-01 12:00Z', 7)"
+        )
+    (report,) = archive_tables(["public.one"], cut=CUT, run_id="r")
+    assert report.problem == ""
+    assert "1 keys of archived rows were used again" in report.days[0].reason
+    assert (report.days[0].rows_moved, hot("one"), total("one")) == (2, 0, 102)
 
 
 def test_a_key_that_is_used_again_on_another_day_is_named_by_the_audit_and_is_no_loss(two_tables):
