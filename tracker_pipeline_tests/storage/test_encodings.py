@@ -4,6 +4,7 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import polars as pl
 import pyarrow as pa
@@ -11,8 +12,9 @@ import pyarrow.compute
 import pyarrow.parquet
 import pytest
 
+from tracker_pipeline.storage.column_forms import Field, Kind
 from tracker_pipeline.storage.lake import write_parquet
-from tracker_pipeline.storage.part_writer import choose_encodings, group_begins, order_of
+from tracker_pipeline.storage.part_writer import PartWriter, choose_forms, group_begins, order_of
 
 ROWS = 20_000
 
@@ -66,10 +68,46 @@ def test_numbers_are_split_into_their_bytes_and_times_kept_as_differences(tmp_pa
 def test_text_that_comes_again_is_kept_once_though_its_first_rows_hardly_repeat() -> None:
     wallets = pl.Series([f"wallet {row * 7_919 % 2_500}" for row in range(10_000)], dtype=pl.String)
     rows = pl.DataFrame({"wallet": wallets, "signature": [f"signature {row}" for row in range(10_000)]})
-    dictionaries, encodings = choose_encodings(
+    dictionaries, encodings, codecs = choose_forms(
         rows.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(TEXTS)
     )
     assert (dictionaries, encodings) == (["wallet"], {"signature": "DELTA_LENGTH_BYTE_ARRAY"})
+    assert set(codecs.values()) == {"zstd"}
+
+
+def test_floats_are_kept_as_they_are_unless_their_bytes_apart_are_much_smaller() -> None:
+    rng = np.random.default_rng(3)
+    walk = np.cumsum(rng.integers(-40, 40, ROWS))
+    columns = {
+        "in ticks": (600_000 + walk) / 100,
+        "with holes": pa.array((600_000 + walk) / 100, mask=np.arange(ROWS) % 3 == 0),
+        "computed": np.exp(rng.normal(0, 1, ROWS)),
+        "with few bits": rng.random(ROWS).astype(np.float32).astype(float),
+        "short": rng.random(ROWS).astype(np.float32) + np.float32(600),
+        "none": pa.nulls(ROWS, pa.float64()),
+        "one": np.ones(ROWS),
+    }
+    dictionaries, encodings, codecs = choose_forms(pa.table(columns))
+    apart = ["with few bits", "short"]
+    assert dictionaries == ["none", "one"]
+    assert [name for name, encoding in encodings.items() if encoding == "BYTE_STREAM_SPLIT"] == apart
+    assert [name for name, encoding in encodings.items() if encoding == "PLAIN"] == list(columns)[:3]
+    assert [name for name, codec in codecs.items() if codec == "zstd"] == apart
+
+
+def test_a_part_says_the_same_to_every_reader_whatever_its_forms(tmp_path: Path) -> None:
+    rng, path = np.random.default_rng(4), tmp_path / "part.parquet"
+    every = rows_of_every_type().drop("tags").to_arrow(compat_level=pl.CompatLevel.oldest())
+    rows = every.append_column("few bits", pa.array(np.round(rng.random(ROWS) * 64) / 64 + np.arange(ROWS)))
+    fields = [Field(f.name, f.name, Kind.TEXT, f.type, "", "", "") for f in rows.schema]
+    writer = PartWriter(path, fields, [], {})
+    for batch in rows.to_batches(7_000):
+        writer.write(batch)
+    writer.close()
+    assert pyarrow.parquet.read_table(path).equals(rows.cast(pa.schema([(f.name, f.arrow) for f in fields])))
+    assert pl.read_parquet(path).equals(pl.DataFrame(rows))
+    found = duckdb.sql(f"SELECT * FROM '{path}'").pl()
+    assert found.equals(pl.DataFrame(rows).cast(found.schema))
 
 
 @pytest.mark.parametrize(
