@@ -143,7 +143,10 @@ def _plain_form(column: LiveColumn, quoted: str) -> _Form | None:
         arrow = pa.float32() if base == "float4" else pa.float64()
         return Kind.FLOAT, arrow, f"{quoted}::{base}", f"{quoted}::float8"
     if base in _TEXTS:
-        text = f"{quoted}::text"
+        # Cast to text, a bpchar loses its blanks at the end; one of a given length has them again.
+        text = (
+            f"textin(bpcharout({quoted}))" if (base, column.typmod) == ("bpchar", -1) else f"{quoted}::text"
+        )
         return Kind.TEXT, pa.string(), text, text if _is_short(column) else _short(text)
     if base == "bytea":
         return Kind.BYTES, pa.binary(), f"{quoted}::bytea", f"{quoted}::bytea"

@@ -49,8 +49,9 @@ def fill(name: str, rows: int, time_column: str, start: datetime, step_seconds: 
 
 def all_text(connection: psycopg.Connection, name: str) -> list[str]:
     """Every row of a table as text, in order, whatever the zone of the server."""
-    connection.execute("SET timezone = 'UTC'")
-    rows = connection.execute(f"SELECT t::text FROM {name} t ORDER BY 1").fetchall()
+    connection.execute("SET timezone = 'UTC'; SET extra_float_digits = 1")
+    # Where a column had the name of the alias, its values would be all that is compared.
+    rows = connection.execute(f'SELECT "the row"::text FROM {name} AS "the row" ORDER BY 1').fetchall()
     return [row[0] for row in rows]
 
 

@@ -152,7 +152,11 @@ CREATE TABLE public."Every Type" (
     tm time, tmz timetz, iv interval, u uuid, ip inet, net cidr, mac macaddr, mac8 macaddr8, bits bit(5),
     vbits varbit(8), j json, jb jsonb, m mood, p pair, ia int[], ta text[], va varchar(5)[], fa float8[],
     r int4range, mr nummultirange, tsr tstzrange, pt point, bx box, ts_v tsvector, ts_q tsquery, lsn pg_lsn,
-    twice bigint GENERATED ALWAYS AS (big * 2) STORED, empty text
+    twice bigint GENERATED ALWAYS AS (big * 2) STORED, empty text, blanks bpchar DEFAULT 'ab  ',
+    endless interval DEFAULT '-infinity', jp jsonpath DEFAULT '$."a"[*] ? (@ > 1)', ca char(3)[] DEFAULT '{a,"b "}',
+    ma mood[] DEFAULT '{sad,NULL}', pa pair[] DEFAULT ARRAY[ROW(1, 'x "y"')::pair], li line DEFAULT '{1,2,3}',
+    pg polygon DEFAULT '((0,0),(1,1),(1,0))', oi oid DEFAULT 4294967295, scaled numeric(3,5) DEFAULT 0.00123,
+    fraction numeric(18,18) DEFAULT 0.123456789012345678, tsa timestamptz[] DEFAULT '{2026-01-01 00:00+09,infinity}'
 )
 """
 ROWS = [
