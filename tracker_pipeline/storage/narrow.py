@@ -10,7 +10,7 @@ What belongs here: narrow reads. What does not: any other (`spanning`).
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
+from functools import lru_cache, reduce
 from typing import Final
 
 import polars as pl
@@ -76,14 +76,16 @@ def read(relation: Relation, wanted: Wanted, series: Series) -> pl.DataFrame:
         corrected = hot.get_column(at).implode()
         old = [rows.filter(~rows.get_column(at).is_in(corrected)) for rows in old]
     found = [rows for rows in (*old, hot) if rows.height]
-    rows = hot if not found else found[0] if len(found) == 1 else pl.concat(found, rechunk=False)
+    rows = reduce(pl.DataFrame.vstack, found) if found else hot
     # The index of the hot rows and the files have them in order, but do not promise it.
     if not rows.get_column(at).is_sorted():
         rows = rows.sort(at)
-    columns = {column.name: column for column in rows.get_columns()}
-    for name in given.keys() & set(names):
-        columns[name] = pl.Series(name, [given[name]], relation.columns[name]).new_from_index(0, rows.height)
-    return pl.DataFrame([columns[name] for name in names])
+    constant = [
+        pl.Series(name, [given[name]], relation.columns[name]).new_from_index(0, rows.height)
+        for name in names
+        if name in given
+    ]
+    return rows.hstack(constant)[names]
 
 
 class _Cold:
@@ -109,7 +111,7 @@ class _Cold:
             return []
         tables = rows_of(self._relation.name, self._paths, self._names, self._series)
         declared = {name: self._relation.columns[name] for name in self._names}
-        return [_as_declared(pl.DataFrame(rows), declared) for rows in _joined(tables)]
+        return [_as_declared(_frame(rows), declared) for rows in _joined(tables)]
 
     @property
     def end(self) -> datetime:
@@ -145,12 +147,18 @@ def _first(times: pl.Series) -> datetime:
 def _joined(tables: Sequence[pa.Table]) -> list[pa.Table]:
     """Tables of one schema as one, since making a frame of each costs more than its rows."""
     alike = all(table.schema.equals(tables[0].schema) for table in tables)
-    return [pa.concat_tables(tables).combine_chunks()] if alike else list(tables)
+    return [pa.concat_tables(tables)] if alike else list(tables)
+
+
+def _frame(rows: pa.Table) -> pl.DataFrame:
+    """A frame of a table: Polars takes 0.01 ms for a batch and 0.05 ms for a table."""
+    batches = rows.combine_chunks().to_batches()
+    return pl.DataFrame(batches[0] if len(batches) == 1 else rows)
 
 
 def _as_declared(rows: pl.DataFrame, declared: Mapping[str, pl.DataType]) -> pl.DataFrame:
     """The rows in the declared columns; what an old file lacks is NULL."""
-    if rows.schema == declared:
+    if rows.columns == list(declared) and rows.dtypes == list(declared.values()):
         return rows
     return rows.select(
         (pl.col(name) if name in rows.columns else pl.lit(None)).cast(kind).alias(name)

@@ -68,7 +68,7 @@ def rows_of(name: str, paths: Sequence[str], columns: Sequence[str], series: Ser
         return _rows_of_part(store, path, columns, series)
 
     try:
-        if is_quick(paths):
+        if _is_quick(store, paths):
             return [read(path) for path in paths]
         count = len(os.sched_getaffinity(0)) if _is_folder(store) else _MOST_REQUESTS
         return list(_threads(os.getpid(), count).map(read, paths))
@@ -79,7 +79,11 @@ def rows_of(name: str, paths: Sequence[str], columns: Sequence[str], series: Ser
 
 def is_quick(paths: Sequence[str]) -> bool:
     """Whether rows of some parts are there sooner than the answer of another program."""
-    return len(paths) <= _FEW_PARTS and _is_folder(lake_store())
+    return _is_quick(lake_store(), paths)
+
+
+def _is_quick(store: LakeStore, paths: Sequence[str]) -> bool:
+    return len(paths) <= _FEW_PARTS and _is_folder(store)
 
 
 def _is_folder(store: LakeStore) -> bool:
