@@ -148,7 +148,8 @@ def _print_cells(console: Console, names: Sequence[str], rows: Sequence[Sequence
 def _print_whole(console: Console, table: Table) -> bool:
     """Print a table unless words of it had to be cut; a file has room for any, a terminal has not."""
     needed = console.measure(table, options=console.options.update(max_width=_ANY_WIDTH))
-    if needed.minimum <= console.width:
+    cannot_wrap = any(column.no_wrap for column in table.columns)
+    if (needed.maximum if cannot_wrap else needed.minimum) <= console.width:
         console.print(table)
         return True
     if console.is_terminal:

@@ -60,6 +60,17 @@ def test_the_archive_is_shown_with_all_its_figures(width, terminal):
         assert figure in text
 
 
+@pytest.mark.parametrize("terminal", [True, False])
+def test_an_empty_archive_is_shown_without_cutting_a_word(terminal):
+    empty = dict.fromkeys(ARCHIVED, 0) | {
+        "table": "onchain.whale_balance_snapshots", "compression": None, "retention_days": 1460, "hot_rows": 97_200,
+    }  # fmt: skip
+    text = printed(lambda c: print_archive(c, [empty]), terminal=terminal)
+    assert "…" not in text
+    assert "97,200" in text
+    assert "1460 d" in text
+
+
 def test_labels_by_month_are_whole_in_80_columns_and_the_bar_gives_way():
     figures = (1149, 125, 153, 112, 125, 134, 10, 1113, -1.23, -12.54, 0.39, 143.93)
     months = pl.DataFrame([("channel", date(2026, 11, 1), *figures)], schema=SCHEMA, orient="row")
