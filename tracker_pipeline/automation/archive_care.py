@@ -15,7 +15,11 @@ _RUNNING: Final = dg.DefaultScheduleStatus.RUNNING
 
 @dg.op(retry_policy=RETRIES, pool="archive")
 def tidy_archive(context: dg.OpExecutionContext) -> None:
-    """Merge the parts that late rows made of a day, let go what cold retention lets go, remove unneeded files."""
+    """Merge the parts that late rows made of a day, let go what cold retention lets go, remove unneeded files.
+
+    A day that cannot be merged fails the run once all else is done.
+    """
+    from tracker_pipeline.resources.errors import PermanentError
     from tracker_pipeline.storage.archive_policy import get_policies
     from tracker_pipeline.storage.compaction import compact_days
     from tracker_pipeline.storage.sweeping import expire, sweep
@@ -35,6 +39,10 @@ def tidy_archive(context: dg.OpExecutionContext) -> None:
             "bytes_removed": swept.bytes,
         }
     )
+    failed = [one for one in merged if one.outcome == "failed"]
+    if failed:
+        with classified():
+            raise PermanentError(f"{len(failed)} days could not be compacted, the first is {failed[0].note}")
 
 
 @dg.job(description="Small parts become one, what may go goes; by default no row does.")

@@ -9,6 +9,7 @@ from typing import Any
 
 from psycopg import sql
 
+from tracker_pipeline.resources.errors import PipelineError
 from tracker_pipeline.storage.archive import TableReport, archive_tables
 from tracker_pipeline.storage.archive_policy import get_policies
 from tracker_pipeline.storage.audit import Audit
@@ -36,10 +37,14 @@ def run_archive(
     reports = archive_tables(
         [name] if name else None, first=day, last=day, cut=cut, dry_run=dry_run, run_id=_RUN_ID
     )
-    if not dry_run:
-        sweep()
     records = [record for report in reports for record in _records(report, dry_run=dry_run)]
-    return records, [f"{report.table}: {report.problem}" for report in reports if report.problem]
+    problems = [f"{report.table}: {report.problem}" for report in reports if report.problem]
+    try:
+        if not dry_run:
+            sweep()
+    except PipelineError as error:  # what moved is told all the same
+        problems.append(str(error))
+    return records, problems
 
 
 def _records(report: TableReport, *, dry_run: bool) -> list[dict[str, Any]]:

@@ -120,6 +120,8 @@ def archive_restore(
     """Bring archived days back to Postgres. Each is proven and committed by itself; again does nothing."""
     if (day is None) == (first is None and last is None):
         raise typer.BadParameter("give --day, or --from and --to", param_hint="--day")
+    if first is not None and last is not None and last < first:
+        raise typer.BadParameter("it lies before --from", param_hint="--to")
     with said_plainly():
         from tracker_pipeline.commands.archive import restore
         from tracker_pipeline.commands.summary import print_records
@@ -139,13 +141,15 @@ def archive_restore(
 def archive_compact(
     table: Table = None, day: Day = None, dry_run: DryRun = False, form: Form = Summary.table
 ) -> None:
-    """Merge the parts that late rows have made of a day into one."""
+    """Merge the parts that late rows have made of a day into one. Exit code 1 if a day failed."""
     with said_plainly():
         from tracker_pipeline.commands.archive import compact
         from tracker_pipeline.commands.summary import print_records
 
         records = compact(table, _date(day), dry_run=dry_run)
         print_records(out, records, form.value, empty="no day has several parts")
+        if failed := [one["note"] for one in records if one["outcome"] == "failed"]:
+            raise PermanentError("; ".join(failed))
 
 
 @archive_app.command("sweep")

@@ -115,6 +115,18 @@ class Policies:
                 " until then nothing is archived"
             )
 
+    def refuse_unknown(self, connection: Connection, names: Sequence[str]) -> None:
+        """Stop where a table has neither an archived row nor a policy, for its name may be a slip of the pen.
+
+        Raises:
+            PermanentError: there is one.
+        """
+        there = connection.execute("SELECT DISTINCT table_name FROM archive.batches").fetchall()
+        if unknown := sorted(set(names) - {name for (name,) in there} - set(self.archived)):
+            raise PermanentError(
+                f"{', '.join(unknown)}: nothing of it is archived, and no policy says it should be"
+            )
+
 
 def read_policies(files: Sequence[tuple[str, str]]) -> Policies:
     """Policies out of the text of some files.

@@ -11,7 +11,6 @@ from datetime import UTC, date, datetime
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tracker_pipeline.resources.errors import PermanentError
 from tracker_pipeline.storage.archive_policy import get_policies
 from tracker_pipeline.storage.database import connect
 from tracker_pipeline.storage.lake_store import UNFINISHED, LakeStore, lake_store, sha256_of
@@ -92,10 +91,7 @@ def audit(
         known = [
             row[0] for row in connection.execute("SELECT DISTINCT table_name FROM archive.batches ORDER BY 1")
         ]
-        if unknown := sorted(set(names or ()) - {*known, *get_policies().archived}):
-            raise PermanentError(
-                f"{', '.join(unknown)}: nothing of it is archived, and no policy says it should be"
-            )
+        get_policies().refuse_unknown(connection, names or ())
         parts = {name: live_batches_of(connection, name) for name in names or known}
     for name, own in parts.items():
         tell(name)

@@ -16,7 +16,7 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tracker_pipeline.resources.errors import TransientError
+from tracker_pipeline.resources.errors import PipelineError, TransientError
 from tracker_pipeline.storage import manifest
 from tracker_pipeline.storage.archive_locks import only_runner
 from tracker_pipeline.storage.archive_policy import get_policies
@@ -40,7 +40,8 @@ class Compacted:
 
     Attributes:
         parts: that were merged, or would be.
-        outcome: `compacted`, `would compact` or `skipped`.
+        outcome: `compacted`, `would compact`, `skipped` or `failed`.
+        note: what went wrong, in one sentence.
     """
 
     table: str
@@ -50,6 +51,7 @@ class Compacted:
     bytes_before: int
     bytes_after: int | None = None
     outcome: str = "compacted"
+    note: str = ""
 
 
 def compact_days(
@@ -61,7 +63,9 @@ def compact_days(
     run_id: str,
     step: Step = no_step,
 ) -> list[Compacted]:
-    """Merge the parts of each day that has several of the same columns; each day is committed by itself.
+    """Merge the parts of each day that has several of the same columns and key; each day is committed by itself.
+
+    A day that fails, for a file that is missing or altered or a lake that cannot be written to, keeps no other back.
 
     Args:
         name: schema and table.
@@ -72,10 +76,11 @@ def compact_days(
         step: told the name of each step as it is reached.
 
     Raises:
-        PermanentError: a file is missing or altered.
-        TransientError: the database or the lake does not answer, or a merged file is not the sum of its sources.
+        PermanentError: nothing of the table is archived, and no policy says it should be.
+        TransientError: the database does not answer.
     """
     with connect() as connection:
+        get_policies().refuse_unknown(connection, [name])
         groups = _groups(manifest.live_batches_of(connection, name, first, last))
     if dry_run:
         return [_described(name, parts, outcome="would compact") for parts in groups]
@@ -84,7 +89,14 @@ def compact_days(
             return [_described(name, parts, outcome="skipped") for parts in groups]
         with connect() as connection:  # once nobody else can change them
             groups = _groups(manifest.live_batches_of(connection, name, first, last))
-        return [_compact(name, parts, run_id, step) for parts in groups]
+        return [_tried(name, parts, run_id, step) for parts in groups]
+
+
+def _tried(name: str, parts: Sequence[Batch], run_id: str, step: Step) -> Compacted:
+    try:
+        return _compact(name, parts, run_id, step)
+    except PipelineError as error:
+        return _described(name, parts, outcome="failed", note=str(error))
 
 
 def _groups(parts: Sequence[Batch]) -> list[list[Batch]]:
@@ -96,7 +108,9 @@ def _groups(parts: Sequence[Batch]) -> list[list[Batch]]:
 
 
 def _version(part: Batch) -> str:
-    return str((part.schema or {}).get("fingerprint") or "")
+    """Columns and key: hashes of rows with another key do not add up."""
+    schema = part.schema or {}
+    return f"{schema['fingerprint']} {schema.get('key')}" if schema.get("fingerprint") else ""
 
 
 def _described(name: str, parts: Sequence[Batch], **more: Any) -> Compacted:

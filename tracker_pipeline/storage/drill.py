@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import date
 
 from tracker_pipeline.domain.schemas import TABLES
+from tracker_pipeline.storage.archive_policy import get_policies
 from tracker_pipeline.storage.database import connect
 from tracker_pipeline.storage.manifest import live_batches_of
 from tracker_pipeline.storage.part_loading import load_part
@@ -37,10 +38,13 @@ def restore_drill(seed: int | str, name: str | None = None) -> Drilled | None:
         What was restored; None where nothing is archived.
 
     Raises:
-        PermanentError: a file is missing or altered, or one of its types does not exist any more.
+        PermanentError: a file is missing or altered, one of its types does not exist any more, or nobody knows the
+            table.
         TransientError: what was read back is not what was archived.
     """
     with connect() as connection:
+        if name:
+            get_policies().refuse_unknown(connection, [name])
         days = connection.execute(
             "SELECT DISTINCT table_name, data_day FROM archive.batches WHERE state = 'live'"
             " AND (%s::text IS NULL OR table_name = %s) ORDER BY 1, 2",

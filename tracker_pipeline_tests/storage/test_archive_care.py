@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from tracker_pipeline import keys
 from tracker_pipeline.assets.archive_care import archive_audit, archive_restore_drill
+from tracker_pipeline.automation.archive_care import archive_upkeep
 from tracker_pipeline.checks.archive_checks import every_row_came_back, no_row_is_lost
 from tracker_pipeline.cli import app
 from tracker_pipeline.domain.schemas import BARS
@@ -124,6 +125,47 @@ def test_a_replaced_file_goes_a_day_after_it_was_replaced(own_database, each_sto
     assert len(sweeping.sweep().replaced) == 2
     assert len(lake_files()) == 1
     assert scan(TABLE.name).collect().height == 96
+
+
+def test_a_day_that_cannot_be_compacted_keeps_no_other_back_and_fails_the_upkeep_once_all_is_done(
+    own_database, each_store
+):
+    frame = bars(count=192)
+    for part in (frame.gather_every(2), frame.gather_every(2, 1)):
+        with connect() as connection:
+            write_window(connection, TABLE, part, (START, START + timedelta(days=2)), run_id="w")
+        for day in (DAY, DAY + timedelta(days=1)):
+            archive.move_day(TABLE, day, cut=AFTER, run_id="r")
+    broken = lake_files()[0]
+    plant_file(broken, read_file(broken)[:-1] + b"x")
+    done = archive_upkeep.execute_in_process(raise_on_error=False)
+    assert not done.success
+    assert "1 days could not be compacted" in str(
+        done.failure_data_for_node("tidy_archive").user_failure_data
+    )
+    parts = scan("archive.batches").filter(state="live").collect()
+    assert sorted(parts["data_day"]) == [DAY, DAY, DAY + timedelta(days=1)]
+    again = tracker("compact", "--format", "json")
+    assert again.exit_code == 1
+    assert json.loads(again.stdout)[0]["outcome"] == "failed"
+    assert "is not the file that was archived" in again.stderr
+
+
+def test_what_moved_is_told_also_where_the_lake_is_swept_by_another_deployment(own_database):
+    with connect() as connection:
+        write_window(connection, TABLE, bars(count=96), (START, START + timedelta(days=1)), run_id="w")
+    plant_file(sweeping.MARKER, b"another")
+    run = tracker("run", "--table", TABLE.name, "--format", "json")
+    assert (run.exit_code, json.loads(run.stdout)[0]["rows_moved"]) == (1, 96)
+    assert "is swept by another deployment (another)" in " ".join(run.stderr.split())
+
+
+def test_a_name_that_nobody_knows_is_not_taken_for_a_table_without_rows(own_database):
+    for command in ("run", "status", "audit", "compact", "drill"):
+        result = tracker(command, "--table", "market.nope")
+        assert (result.exit_code, "market.nope" in result.stderr) == (1, True)
+    days = ("--from", "2024-05-02", "--to", "2024-05-01")
+    assert tracker("restore", "--table", TABLE.name, *days).exit_code == 2
 
 
 def test_files_that_are_not_named_like_parts_are_somebody_elses_and_stay(archived, monkeypatch):

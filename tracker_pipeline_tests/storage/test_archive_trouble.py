@@ -14,6 +14,7 @@ from tracker_pipeline.storage import lake_store as store
 from tracker_pipeline.storage import moving, part_writer, row_mode, scan
 from tracker_pipeline.storage.archive import archive_tables, move_day
 from tracker_pipeline.storage.audit import KEY_REUSED, audit
+from tracker_pipeline.storage.compaction import compact_days
 from tracker_pipeline.storage.database import connect
 from tracker_pipeline_tests.conftest import forget_settings
 from tracker_pipeline_tests.storage.foreign import use_policies
@@ -327,6 +328,26 @@ def test_a_key_that_is_used_again_is_kept_twice_where_the_archived_row_does_not_
     assert report.problem == ""
     assert "1 keys of archived rows were used again" in report.days[0].reason
     assert (report.days[0].rows_moved, hot("one"), total("one")) == (2, 0, 102)
+
+
+def test_parts_from_before_and_after_a_change_of_the_key_are_not_merged_and_those_of_one_key_are(two_tables):
+    def late(number: int) -> None:
+        connection.execute(f"INSERT INTO one VALUES ({number}, '2024-05-01 12:00Z', 'late')")
+        assert run()["public.one"] == ("moved", "")
+
+    with psycopg.connect(two_tables, autocommit=True) as connection:
+        connection.execute("ALTER TABLE one ALTER v SET NOT NULL")
+        run()
+        late(500)
+        connection.execute("ALTER TABLE one DROP CONSTRAINT one_pkey, ADD PRIMARY KEY (id, v)")
+        late(501)
+        late(502)
+    done = compact_days("public.one", run_id="r")
+    assert sorted((one.outcome, one.parts, one.rows) for one in done) == [
+        ("compacted", 2, 2),
+        ("compacted", 2, 101),
+    ]
+    assert total("one") == 103
 
 
 def test_a_key_that_is_used_again_on_another_day_is_named_by_the_audit_and_is_no_loss(two_tables):
