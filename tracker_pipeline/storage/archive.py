@@ -23,6 +23,7 @@ from tracker_pipeline.storage.archive_policy import Policy, get_policies
 from tracker_pipeline.storage.catalogue import LiveTable, live_table
 from tracker_pipeline.storage.database import Connection, connect
 from tracker_pipeline.storage.eligibility import (
+    DAY,
     LeftBehind,
     eligible_days,
     left_behind,
@@ -124,8 +125,8 @@ def _archive_table(
             table = live_table(connection, name)
             refuse_bad_policy(table, policy)
             report.left_behind = left_behind(connection, table, policy, cut)
-            held = held_days(connection, name)
             if dry_run:
+                held = _held_back(connection, table, policy, cut)
                 rows = rows_of_due_days(connection, table, policy, cut)
                 due = [day for day in rows if bounds[0] <= day <= bounds[1]]
                 report.days = [
@@ -234,6 +235,19 @@ def rows_of_due_days(
     if policy.mode == "row":
         return eligible_days(connection, table, policy, cut)
     return partition_mode.rows_of_due_days(connection, _of_any_day(table, policy, cut))
+
+
+def _held_back(connection: Connection, table: LiveTable, policy: Policy, cut: datetime) -> set[date]:
+    """Days that are held back; in partition mode with the other days of their partitions."""
+    held = held_days(connection, table.name)
+    if policy.mode == "row" or not held:
+        return held
+    found = set(held)
+    for partition in partition_mode.due_partitions(connection, _of_any_day(table, policy, cut)):
+        first, end = partition.start.astimezone(UTC).date(), partition.end.astimezone(UTC).date()
+        days = {first + DAY * n for n in range(max((end - first).days, 1))}
+        found |= days if days & held else set()
+    return found
 
 
 def _of_any_day(table: LiveTable, policy: Policy, cut: datetime) -> Work:

@@ -58,6 +58,12 @@ FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_namespace n ON 
      regexp_match(pg_get_expr(c.relpartbound, c.oid), '^FOR VALUES FROM \(''(.*)''\) TO \(''(.*)''\)$') bounds
 WHERE i.inhparent = %s AND NOT i.inhdetachpending AND bounds IS NOT NULL AND c.relkind = 'r' ORDER BY 4
 """
+_OTHER_PARTITIONS = r"""
+SELECT n.nspname, c.relname
+FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE i.inhparent = %s AND NOT i.inhdetachpending AND (c.relkind <> 'r'
+    OR pg_get_expr(c.relpartbound, c.oid) !~ '^FOR VALUES FROM \(''(.*)''\) TO \(''(.*)''\)$') ORDER BY 2
+"""
 _TABLES = """
 SELECT n.nspname || '.' || c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = ANY(%s) AND c.relkind IN ('r', 'p') AND NOT c.relispartition ORDER BY 1
@@ -162,6 +168,12 @@ def live_partitions(connection: Connection, table: LiveTable) -> list[LivePartit
         )
         for oid, schema, name, start, end in connection.execute(_PARTITIONS, [table.oid]).fetchall()
     ]
+
+
+def other_partitions(connection: Connection, table: LiveTable) -> list[str]:
+    """The attached partitions that `live_partitions` leaves out, quoted: DEFAULT, without a bound, with their own."""
+    found = connection.execute(_OTHER_PARTITIONS, [table.oid]).fetchall()
+    return [sql.Identifier(schema, name).as_string(None) for schema, name in found]
 
 
 def live_table(connection: Connection, name: str) -> LiveTable:

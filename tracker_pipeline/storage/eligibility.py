@@ -11,7 +11,7 @@ from psycopg import sql
 
 from tracker_pipeline.resources.errors import PermanentError
 from tracker_pipeline.storage.archive_policy import Policy
-from tracker_pipeline.storage.catalogue import LiveTable
+from tracker_pipeline.storage.catalogue import LiveTable, other_partitions
 from tracker_pipeline.storage.database import Connection
 
 DAY: Final = timedelta(days=1)
@@ -31,11 +31,13 @@ class LeftBehind:
         without_time: NULL or without a day in the years 1 to 9999.
         ahead: their time lies in the future.
         may_change: older than the cut, and may still change.
+        apart: older than the cut, in a partition that is never dropped as a whole.
     """
 
     without_time: int = 0
     ahead: int = 0
     may_change: int = 0
+    apart: int = 0
 
     def __str__(self) -> str:
         """In words; empty where there are none."""
@@ -45,6 +47,11 @@ class LeftBehind:
                 (self.without_time, "without a time stay"),
                 (self.ahead, "with a time in the future stay"),
                 (self.may_change, "before the cut may still change and stay"),
+                (
+                    self.apart,
+                    "before the cut stay in partitions without two bounds (DEFAULT) or with partitions of"
+                    " their own",
+                ),
             )
             if count
         ]
@@ -135,6 +142,10 @@ def left_behind(connection: Connection, table: LiveTable, policy: Policy, cut: d
         f"(SELECT count(*) FROM {quoted(table)} WHERE {condition})"  # noqa: S608
         for condition in (dayless, ahead, still if policy.may_change_while else "false")
     ]
+    others = other_partitions(connection, table) if policy.mode == "partition" else []
+    before = _before(table, policy, cut)
+    apart = [f"(SELECT count(*) FROM {one} WHERE {before})" for one in others]  # noqa: S608
+    counts.append(" + ".join(apart) or "0")
     row = connection.execute(f"SELECT {', '.join(counts)}").fetchone()
     return LeftBehind(*row) if row else LeftBehind()
 

@@ -29,7 +29,7 @@ from tracker_pipeline.storage.eligibility import (
 from tracker_pipeline.storage.holds import held_days
 from tracker_pipeline.storage.lake_store import lake_store
 from tracker_pipeline.storage.part_copy import Step, Work
-from tracker_pipeline.storage.partition_mode import WriterWaitsError, move_partition, partition_of
+from tracker_pipeline.storage.partition_mode import WriterWaitsError, move_partition, open_rows, partition_of
 from tracker_pipeline.storage.row_mode import move_rows
 from tracker_pipeline.storage.transfer import Transfer, discard
 
@@ -124,6 +124,8 @@ def _why_not(connection: Connection, work: Work, partition: LivePartition | None
         return _why_not_the_day(connection, work)
     if any(partition.start.date() <= one < partition.end.date() for one in held):
         return f"{partition.name} has a day that is held back since it was restored"
+    if still := open_rows(connection, partition, work):
+        return f"{still} rows of {partition.name} may still change, so it stays whole"
     _refuse_little_space(work.table, _size_of(connection, partition.oid))
     return ""
 

@@ -39,17 +39,22 @@ def due_partitions(connection: Connection, work: Work) -> list[LivePartition]:
     return [p for p in live_partitions(connection, work.table) if p.end <= end]
 
 
+def _closed_partitions(connection: Connection, work: Work) -> list[LivePartition]:
+    """Due partitions of which no row may still change."""
+    return [p for p in due_partitions(connection, work) if not open_rows(connection, p, work)]
+
+
 def due_days(connection: Connection, work: Work) -> list[date]:
-    """UTC days that have rows in a due partition, in order."""
-    found = (_days_of(connection, partition, work) for partition in due_partitions(connection, work))
+    """UTC days that have rows in a due partition of which none may still change, in order."""
+    found = (_days_of(connection, partition, work) for partition in _closed_partitions(connection, work))
     return sorted({day for days in found for day in days})
 
 
 def rows_of_due_days(connection: Connection, work: Work) -> dict[date, int]:
-    """UTC days that have rows in a due partition, with their number, in order. Each row is read."""
+    """The same with the number of rows of each day. Each row is read."""
     day = day_sql(work.table, work.policy)
     counts: Counter[date] = Counter()
-    for partition in due_partitions(connection, work):
+    for partition in _closed_partitions(connection, work):
         counts.update(
             dict(connection.execute(f"SELECT {day}, count(*) FROM {partition.quoted} GROUP BY 1").fetchall())  # noqa: S608
         )
@@ -84,8 +89,8 @@ def move_partition(
     _lock_out_writers(connection, partition)
     snapshot = begin_exact(connection)
     work = replace(work, source=partition.quoted)
-    if open_rows := _open_rows(connection, partition, work):
-        raise TransientError(f"{partition.name}: {open_rows} of its rows may still change, so it stays whole")
+    if still := open_rows(connection, partition, work):
+        raise TransientError(f"{partition.name}: {still} of its rows may still change, so it stays whole")
     transfers: list[Transfer] = []
     try:
         for day in _days_of(connection, partition, work):
@@ -121,7 +126,8 @@ def _is_of_one_day(partition: LivePartition) -> bool:
     return partition.end <= datetime.combine(partition.start.astimezone(UTC).date(), time(), UTC) + DAY
 
 
-def _open_rows(connection: Connection, partition: LivePartition, work: Work) -> int:
+def open_rows(connection: Connection, partition: LivePartition, work: Work) -> int:
+    """How many rows of a partition may still change."""
     if work.policy.may_change_while is None:
         return 0
     return _count(connection, f"{partition.quoted} WHERE NOT {settled(work.policy, work.cut)}")

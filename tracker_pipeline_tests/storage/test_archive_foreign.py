@@ -97,7 +97,12 @@ def test_rows_that_may_still_change_stay_with_their_children_and_are_counted(fol
         connection.execute(
             "UPDATE follow_the_goat_buyins SET our_status = 'pending', price_cycle = 8 WHERE id = 7"
         )
-        connection.execute("UPDATE follow_the_goat_buyins SET our_status = NULL WHERE id = 9")
+        connection.execute(
+            "UPDATE follow_the_goat_buyins SET our_status = NULL, price_cycle = 11 WHERE id = 9"
+        )
+        connection.execute(
+            "UPDATE follow_the_goat_buyins SET our_status = 'unheard of', price_cycle = 12 WHERE id = 10"
+        )
         connection.execute("UPDATE follow_the_goat_buyins_price_checks SET buyin_id = id")
         connection.execute("UPDATE cycle_tracker SET cycle_end_time = cycle_start_time")
         connection.execute("UPDATE cycle_tracker SET cycle_end_time = NULL WHERE id = 5")
@@ -108,12 +113,12 @@ def test_rows_that_may_still_change_stay_with_their_children_and_are_counted(fol
             for name in ("follow_the_goat_buyins", "follow_the_goat_buyins_price_checks", "cycle_tracker")
         }
     assert stayed == {
-        "follow_the_goat_buyins": [7, 9],
-        "follow_the_goat_buyins_price_checks": [7, 9],
-        "cycle_tracker": [5, 8],
+        "follow_the_goat_buyins": [7, 9, 10],
+        "follow_the_goat_buyins_price_checks": [7, 9, 10],
+        "cycle_tracker": [5, 8, 11, 12],
     }
-    assert reports["cycle_tracker"].left_behind.may_change == 2
-    assert "2 rows before the cut may still change" in str(reports["follow_the_goat_buyins"].left_behind)
+    assert reports["cycle_tracker"].left_behind.may_change == 4
+    assert "3 rows before the cut may still change" in str(reports["follow_the_goat_buyins"].left_behind)
 
 
 def test_the_cut_is_strict_and_times_without_zone_are_utc(follower):

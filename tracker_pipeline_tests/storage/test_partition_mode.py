@@ -14,8 +14,10 @@ from tracker_pipeline.storage import partition_mode, scan
 from tracker_pipeline.storage.archive import archive_tables, move_day
 from tracker_pipeline.storage.catalogue import live_partitions, live_table
 from tracker_pipeline.storage.database import connect
+from tracker_pipeline.storage.restore import restore_days
 from tracker_pipeline.storage.writing import write_window
 from tracker_pipeline_tests.frames import bars
+from tracker_pipeline_tests.storage.foreign import use_policies
 from tracker_pipeline_tests.stores import lake_files
 
 START = datetime(2024, 5, 1, tzinfo=UTC)
@@ -96,6 +98,63 @@ def test_a_dry_run_says_what_would_move_and_writes_nothing(three_days):
     (report,) = archive_tables([TABLE.name], cut=AFTER, dry_run=True, run_id="r")
     assert (report.outcome, [m.rows_moved for m in report.days]) == ("would move", [96, 96, 96])
     assert (len(partitions()), lake_files(), live_parts()) == (3, [], 0)
+
+
+@pytest.fixture
+def parted(own_database, monkeypatch, tmp_path):
+    """A foreign table with a partition of two days and a default one, which has a row of an earlier day."""
+    use_policies(
+        monkeypatch,
+        tmp_path,
+        text="archived: {public.parted: {time_column: at, retention: 24 h, mode: partition}}\n"
+        "never_archived: {public.other: none}\n",
+    )
+    with psycopg.connect(own_database, autocommit=True) as connection:
+        connection.execute(
+            "CREATE TABLE parted (id int, at timestamptz, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);"
+            "CREATE TABLE two_days PARTITION OF parted FOR VALUES FROM ('2024-05-01Z') TO ('2024-05-03Z');"
+            "CREATE TABLE rest PARTITION OF parted DEFAULT;"
+            "INSERT INTO parted VALUES (1, '2024-04-30Z'), (2, '2024-05-01Z'), (3, '2024-05-02Z'), (4, '2099-01-01Z')"
+        )
+        yield connection
+
+
+def test_rows_in_a_partition_that_is_never_dropped_are_reported(parted):
+    (report,) = archive_tables(cut=AFTER, run_id="r")
+    assert [m.rows_moved for m in report.days] == [1, 1]
+    assert str(report.left_behind).endswith(
+        "1 rows before the cut stay in partitions without two bounds (DEFAULT)"
+        " or with partitions of their own"
+    )
+
+
+def test_a_partition_with_a_row_that_may_still_change_stays_whole_and_fails_nothing(
+    parted, monkeypatch, tmp_path
+):
+    text = (tmp_path / "own_policies.yaml").read_text().replace("24 h,", "24 h, may_change_while: id = 3,")
+    use_policies(monkeypatch, tmp_path, text=text)
+    for dry_run in (True, False):
+        (report,) = archive_tables(cut=AFTER, dry_run=dry_run, run_id="r")
+        assert (report.outcome, report.problem, report.days) == ("nothing", "", [])
+        assert report.left_behind.may_change == 1
+    assert (
+        "1 rows of public.two_days may still change"
+        in move_day("public.parted", DAY, cut=AFTER, run_id="r").reason
+    )
+    use_policies(monkeypatch, tmp_path, text=text.replace("id = 3", "id = 30"))
+    assert [m.rows_moved for m in archive_tables(cut=AFTER, run_id="r")[0].days] == [1, 1]
+
+
+def test_a_partition_with_a_day_that_is_held_back_would_not_move(parted):
+    archive_tables(cut=AFTER, run_id="r")
+    parted.execute(
+        "CREATE TABLE again PARTITION OF parted FOR VALUES FROM ('2024-05-01Z') TO ('2024-05-03Z')"
+    )
+    restore_days("public.parted", DAY, DAY + timedelta(days=1), run_id="r")
+    parted.execute("DELETE FROM archive.holds WHERE data_day <> '2024-05-02'")
+    for dry_run in (True, False):
+        (report,) = archive_tables(cut=AFTER, dry_run=dry_run, run_id="r")
+        assert (report.outcome, [m.rows_moved for m in report.days]) == ("nothing", [0, 0])
 
 
 def test_a_reader_that_does_not_end_delays_the_drop_and_loses_nothing(three_days, monkeypatch):
