@@ -28,6 +28,7 @@ from tracker_pipeline.storage.eligibility import (
     eligible_days,
     left_behind,
     quoted,
+    refuse_bad_condition,
     refuse_bad_policy,
 )
 from tracker_pipeline.storage.holds import held_days
@@ -124,6 +125,7 @@ def _archive_table(
         with connect() as connection:
             table = live_table(connection, name)
             refuse_bad_policy(table, policy)
+            refuse_bad_condition(connection, table, policy)
             report.left_behind = left_behind(connection, table, policy, cut)
             if dry_run:
                 held = _held_back(connection, table, policy, cut)

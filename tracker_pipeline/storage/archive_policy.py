@@ -14,7 +14,15 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from tracker_pipeline.resources.errors import PermanentError
 from tracker_pipeline.settings import ConfigurationError, explained, get_config, get_settings
@@ -46,7 +54,7 @@ class Policy(BaseModel):
             cold row. `report`: the key was used twice; both rows are kept and the reuse is reported.
         whole_days: move a day only once all of it lies before the cut.
         allow_no_key: move rows of a table without primary key.
-        cold_retention: archived days older than this are let go; none are if not given.
+        cold_retention: archived days older than this are let go; none are if not given. Longer than `retention`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -61,6 +69,15 @@ class Policy(BaseModel):
     whole_days: bool = False
     allow_no_key: bool = False
     cold_retention: Annotated[timedelta, BeforeValidator(_duration)] | None = None
+
+    @field_validator("cold_retention")
+    @classmethod
+    def _outlasts_retention(cls, value: timedelta | None, info: ValidationInfo) -> timedelta | None:
+        if value is not None and value <= info.data.get("retention", value - _UNITS["h"]):
+            raise ValueError(
+                "it must be longer than retention, or rows would be let go as soon as they are archived"
+            )
+        return value
 
 
 class _PolicyFile(BaseModel):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Final
 
+import psycopg
 from psycopg import sql
 
 from tracker_pipeline.resources.errors import PermanentError
@@ -86,6 +87,21 @@ def refuse_bad_policy(table: LiveTable, policy: Policy) -> None:
             f"{table.name} has no primary key, so restored rows could not be told from others:"
             " give it one, or set allow_no_key in its policy"
         )
+
+
+def refuse_bad_condition(connection: Connection, table: LiveTable, policy: Policy) -> None:
+    """Refuse a policy whose `may_change_while` Postgres does not understand or may not judge.
+
+    Raises:
+        PermanentError: it does not.
+    """
+    try:
+        connection.execute(f"SELECT FROM {quoted(table)} WHERE {settled(policy, datetime.now(UTC))} LIMIT 0")
+    except (psycopg.ProgrammingError, psycopg.DataError) as error:
+        raise PermanentError(
+            f"{table.name}: may_change_while in its policy is no condition on its rows"
+            f" ({str(error).splitlines()[0]}): {policy.may_change_while}"
+        ) from error
 
 
 def condition_of_day(table: LiveTable, policy: Policy, day: date, cut: datetime) -> str:

@@ -121,6 +121,7 @@ def scan_parts(table: Table, paths: Sequence[str]) -> pl.LazyFrame:
         store.locations(paths),
         storage_options=dict(store.storage_options or {}),
         hive_partitioning=False,
+        glob=False,  # brackets and stars of a folder or table are its name
         missing_columns="insert",
         extra_columns="ignore",
         schema=table.polars_schema,

@@ -116,7 +116,7 @@ def lake_store() -> LakeStore:
     """The store that `TRACKER_LAKE_URI` names.
 
     Raises:
-        PermanentError: it names a kind of store that we do not know.
+        PermanentError: it names a kind of store that we do not know, or no bucket.
     """
     return store_at(get_settings().lake)
 
@@ -129,7 +129,9 @@ def store_at(uri: str) -> LakeStore:
         return FolderStore(Path(uri).expanduser().absolute())
     if scheme == "file":
         return FolderStore(Path(rest).absolute())
-    if scheme == "s3" and rest.strip("/"):
+    if scheme == "s3":
+        if not rest.strip("/"):
+            raise PermanentError("TRACKER_LAKE_URI names no bucket: give s3://bucket/prefix")
         from tracker_pipeline.storage.s3_store import S3Store
 
         return S3Store(rest.strip("/"))

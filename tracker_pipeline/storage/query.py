@@ -153,14 +153,14 @@ def _tables_of(statement: str) -> list[str]:
 
 
 def _name_pattern(name: str) -> re.Pattern[str]:
-    schema, table = (re.escape(part) for part in name.split(".", 1))
+    schema, table = (re.escape(part.replace('"', '""')) for part in name.split(".", 1))
     return re.compile(rf'(?<![\w."])"?{schema}"?\s*\.\s*"?{table}(?!\w)', re.IGNORECASE)
 
 
 def _offer(connection: duckdb.DuckDBPyConnection, source: _Source) -> None:
     schema, table = source.relation.qualified
-    connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')
-    name = f"rows_of_{schema}_{table}"
+    connection.execute(f"CREATE SCHEMA IF NOT EXISTS {_quoted(schema)}")
+    name = f"rows of {source.relation.name}"
     connection.register(name, source)
     declared = source.relation.declared
     casts = {c.name: _CASTS[c.type] for c in declared.columns if c.type in _CASTS} if declared else {}
@@ -168,7 +168,8 @@ def _offer(connection: duckdb.DuckDBPyConnection, source: _Source) -> None:
         f"CAST({_quoted(c)} AS {casts[c]}) AS {_quoted(c)}" if c in casts else _quoted(c)
         for c in source.relation.columns
     )
-    connection.execute(f'CREATE VIEW "{schema}"."{table}" AS SELECT {columns} FROM {name}')  # noqa: S608
+    view = f"{_quoted(schema)}.{_quoted(table)}"
+    connection.execute(f"CREATE VIEW {view} AS SELECT {columns} FROM {_quoted(name)}")  # noqa: S608
 
 
 def _quoted(name: str) -> str:

@@ -61,7 +61,9 @@ class Relation:
     @property
     def has_time_column(self) -> bool:
         """Whether hot rows have the time column; not so where it was renamed and the policy does not know it yet."""
-        return self.hot.get(self.time_column or "") != _NOTHING
+        name = self.time_column or ""
+        is_time = isinstance(self.columns.get(name), pl.Datetime | pl.Date)
+        return is_time and self.hot.get(name) != _NOTHING
 
     @property
     def qualified(self) -> tuple[str, str]:
@@ -94,7 +96,10 @@ class Relation:
         """Parts of one version of the schema, with what they lack as NULL and the rest in the present types."""
         store = lake_store()
         rows = pl.scan_parquet(
-            store.locations(paths), storage_options=dict(store.storage_options or {}), hive_partitioning=False
+            store.locations(paths),
+            storage_options=dict(store.storage_options or {}),
+            hive_partitioning=False,
+            glob=False,
         )
         names, own_time = {name for name, _ in described[0]}, described[1]
 

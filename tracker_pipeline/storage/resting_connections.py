@@ -25,6 +25,11 @@ _PERMANENT: Final = {
     "42501": "the database role may not read a table",
 }
 
+_REFUSALS: Final = (
+    "22",
+    "42",
+)  # classes of SQLSTATE: a value or a statement that is wrong is so the next time too
+
 
 class _Closable(Protocol):
     def close(self) -> object: ...
@@ -39,7 +44,7 @@ def said_plainly() -> Iterator[None]:
     """Turn the drivers' failures into ours.
 
     Raises:
-        PermanentError: a statement names what does not exist or may not be read.
+        PermanentError: a statement names what does not exist or may not be read, or is wrong.
         TransientError: the database broke off.
     """
     import adbc_driver_manager as driver
@@ -48,8 +53,11 @@ def said_plainly() -> Iterator[None]:
         yield
     except (driver.Error, psycopg.Error, pl.exceptions.ComputeError) as error:
         text = " ".join(str(error).split())[:300]
-        if reason := _PERMANENT.get(getattr(error, "sqlstate", None) or ""):
-            raise PermanentError(f"{reason}: {text}") from error
+        state = getattr(error, "sqlstate", None) or ""
+        if state in _PERMANENT or state[:2] in _REFUSALS:
+            raise PermanentError(
+                f"{_PERMANENT.get(state, 'the database refused to read')}: {text}"
+            ) from error
         raise TransientError(f"reading the database broke off: {text}") from error
 
 

@@ -210,5 +210,5 @@ def _refuse_bad_bounds(relation: Relation, start: datetime | None, end: datetime
             raise ValueError(f"{bound!r} has no time zone: bounds are aware")
         if not relation.has_time_column:
             raise PermanentError(
-                f"{relation.name} has no column {relation.time_column}: correct time_column in its policy"
+                f"{relation.name} has no time {relation.time_column}: correct time_column in its policy"
             )

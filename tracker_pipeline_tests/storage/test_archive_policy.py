@@ -39,6 +39,10 @@ def test_retention_is_a_duration_in_hours_or_days():
         (ONE + "  a.b: {time_column: ts, retention: 2 d}\n", r"a\.b stands there twice"),
         ("archived:\n  a.b: {time_column: ts, retention: 0 d}\n", "not a duration"),
         ("archived:\n  a.b: {time_column: ts, retention: 5 weeks}\n", "not a duration"),
+        (
+            "archived:\n  a.b: {time_column: ts, retention: 30 d, cold_retention: 24 h}\n",
+            "must be longer than retention",
+        ),
         ("archived:\n  a.b: {time_column: ts, retention: 1 d, mode: fast}\n", "mode"),
         ("archived:\n  a.b: {time_column: ts, retention: 1 d, colour: red}\n", "colour"),
         ("archived:\n  b: {time_column: ts, retention: 1 d}\n", r"write b as schema\.table"),

@@ -391,6 +391,20 @@ def test_a_table_that_is_not_there_fails_alone(two_tables):
     assert outcomes["public.two"] == ("moved", "")
 
 
+@pytest.mark.parametrize("condition", ["nosuch = 1", "id = = 1", "v", "id = 1) --", "''"])
+def test_a_condition_that_postgres_does_not_understand_is_named_with_its_policy(
+    two_tables, monkeypatch, tmp_path, condition
+):
+    text = POLICY.replace("24 h}", f'24 h, may_change_while: "{condition}"}}', 1)
+    use_policies(monkeypatch, tmp_path, text=text)
+    outcomes = run()
+    assert (
+        "public.one: may_change_while in its policy is no condition on its rows" in outcomes["public.one"][1]
+    )
+    assert outcomes["public.one"][1].endswith(condition)
+    assert outcomes["public.two"] == ("moved", "")
+
+
 def test_a_table_beside_the_policies_stops_all_before_any_write(two_tables):
     with psycopg.connect(two_tables) as connection:
         connection.execute("CREATE TABLE surprise (id int)")

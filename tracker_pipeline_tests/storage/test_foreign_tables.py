@@ -5,14 +5,20 @@ from decimal import Decimal
 
 import polars as pl
 import pytest
+import yaml
 
+from tracker_pipeline.domain.schemas import BARS
 from tracker_pipeline.resources.errors import PermanentError
 from tracker_pipeline.storage import archive, scan
 from tracker_pipeline.storage.compaction import compact_days
 from tracker_pipeline.storage.database import connect
+from tracker_pipeline.storage.lake_store import lake_store
 from tracker_pipeline.storage.query import run_query
 from tracker_pipeline.storage.restore import restore_days
+from tracker_pipeline.storage.writing import write_window
 from tracker_pipeline_tests.conftest import forget_settings
+from tracker_pipeline_tests.frames import bars
+from tracker_pipeline_tests.storage.foreign import use_policies
 from tracker_pipeline_tests.stores import lake_files, plant_file, read_file
 
 NAME = "desk.Fills"
@@ -154,7 +160,7 @@ def test_a_time_column_that_was_renamed_finds_the_rows_from_before_by_their_time
     window = (datetime(2024, 5, 1, 11, tzinfo=UTC), datetime(2024, 5, 2, 1, tzinfo=UTC))
     move()
     change('ALTER TABLE desk."Fills" RENAME "timestamp" TO moment')
-    with pytest.raises(PermanentError, match=r"desk\.Fills has no column timestamp: correct time_column"):
+    with pytest.raises(PermanentError, match=r"desk\.Fills has no time timestamp: correct time_column"):
         scan(NAME, *window)
     policies = tmp_path / "policies.yaml"
     policies.write_text(policies.read_text().replace('"timestamp"', "moment"))
@@ -244,6 +250,49 @@ def test_a_table_that_is_gone_can_still_be_read_from_its_files(fills):
     with connect() as connection:
         connection.execute('DROP TABLE desk."Fills"')
     assert sorted(scan(NAME).collect()["id"]) == [1, 2, 9007199254740993]
+
+
+@pytest.mark.parametrize("name", ["a b", "st*r [1]?", "p%20q#x", "quo'te \\", 'dou"ble', "münze 🐐"])
+def test_a_table_may_be_called_anything(own_database, each_store, monkeypatch, tmp_path, name):
+    text = yaml.safe_dump({"archived": {f"desk.{name}": {"time_column": "at", "retention": "24 h"}}})
+    use_policies(monkeypatch, tmp_path, text=text)
+    quoted = 'desk."' + name.replace('"', '""') + '"'
+    change("CREATE SCHEMA desk", f"CREATE TABLE {quoted} (id int PRIMARY KEY, at timestamptz)")
+    change(f"INSERT INTO {quoted} VALUES (1, '2024-05-01 01:00Z'), (2, '2024-05-01 02:00Z')")
+    archive.move_day(f"desk.{name}", DAY, cut=AFTER, run_id="r")
+    assert scan(f"desk.{name}").collect().height == 2
+    assert run_query(f"SELECT count(*) FROM {quoted} WHERE id > 1").item() == 1
+    assert restore_days(f"desk.{name}", DAY, DAY, run_id="r")[0].inserted == 2
+
+
+def test_a_lake_may_lie_in_a_folder_of_any_name(own_database, monkeypatch, tmp_path):
+    monkeypatch.setenv("TRACKER_LAKE_URI", str(tmp_path / "my [lake] *1?"))
+    forget_settings()
+    frame = bars(count=96)
+    with connect() as connection:
+        write_window(connection, BARS["15m"], frame, (AFTER - timedelta(days=31), AFTER), run_id="w")
+    archive.move_day(BARS["15m"], DAY, cut=AFTER, run_id="r")
+    assert scan("market.ohlc_15m").collect().height == 96
+
+
+@pytest.mark.parametrize(
+    ("uri", "why"), [("s3://", "names no bucket"), ("gs://b/x", "a gs store, which is not")]
+)
+def test_a_lake_of_no_kind_is_refused(monkeypatch, uri, why):
+    monkeypatch.setenv("TRACKER_LAKE_URI", uri)
+    forget_settings()
+    with pytest.raises(PermanentError, match=why):
+        lake_store()
+
+
+def test_a_window_of_a_table_whose_policy_names_no_time_is_refused(fills, monkeypatch, tmp_path):
+    policies = tmp_path / "policies.yaml"
+    policies.write_text(policies.read_text().replace('"timestamp"', "payload"))
+    forget_settings()
+    with pytest.raises(
+        PermanentError, match=r"desk\.Fills has no time payload: correct time_column in its policy"
+    ):
+        scan(NAME, AFTER)
 
 
 def test_a_table_that_nobody_knows_is_named(fills):
