@@ -107,8 +107,9 @@ class LakeStore(Protocol):
         """All files below a folder, unfinished ones included."""
         ...
 
-    def free_bytes(self) -> int | None:
-        """Space that is left, None where nobody can tell."""
+    @property
+    def workplace(self) -> Path:
+        """The folder in which files are made."""
         ...
 
 
@@ -218,9 +219,10 @@ class FolderStore:
                     modified = datetime.fromtimestamp(facts.st_mtime, UTC)
                     yield Found(path.relative_to(self.root).as_posix(), facts.st_size, modified)
 
-    def free_bytes(self) -> int | None:
+    @property
+    def workplace(self) -> Path:
         """See `LakeStore`."""
-        return free_disk_bytes(self.root)
+        return self.root
 
     @contextmanager
     def _said_plainly(self, what: str) -> Iterator[None]:

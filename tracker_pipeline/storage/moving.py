@@ -27,7 +27,7 @@ from tracker_pipeline.storage.eligibility import (
     whole_days_before,
 )
 from tracker_pipeline.storage.holds import held_days
-from tracker_pipeline.storage.lake_store import lake_store
+from tracker_pipeline.storage.lake_store import free_disk_bytes, lake_store
 from tracker_pipeline.storage.part_copy import Step, Work
 from tracker_pipeline.storage.partition_mode import WriterWaitsError, move_partition, open_rows, partition_of
 from tracker_pipeline.storage.row_mode import move_rows
@@ -151,10 +151,11 @@ def _row_bytes(connection: Connection, work: Work) -> float:
 
 
 def _refuse_little_space(table: LiveTable, needed: float) -> None:
-    free = lake_store().free_bytes()
-    if free is not None and free < needed + _SPARE_BYTES:
+    folder = lake_store().workplace
+    free = free_disk_bytes(folder)
+    if free < needed + _SPARE_BYTES:
         raise TransientError(
-            f"the lake {lake_store().name} has {free >> 20} MiB left, and the rows of {table.name} may need"
+            f"the disk of {folder} has {free >> 20} MiB left, and the rows of {table.name} may need"
             f" {int(needed) >> 20}: make room"
         )
 

@@ -67,20 +67,26 @@ class S3Store:
     @contextmanager
     def stage(self, path: str) -> Iterator[Staged]:
         """See `LakeStore`. The file is made in `TRACKER_HOME/staging`."""
-        parent = get_settings().state_folder / "staging"
-        try:
-            parent.mkdir(parents=True, exist_ok=True)
-            folder = Path(mkdtemp(dir=parent))
-        except OSError as error:
-            raise TransientError(f"{parent} cannot be written to: {error.strerror}") from error
+        with self._in_workplace():
+            self.workplace.mkdir(parents=True, exist_ok=True)
+            folder = Path(mkdtemp(dir=self.workplace))
         staged = _StagedForPut(self, path, folder / Path(path).name)
         try:
-            yield staged
-        except OSError as error:
-            raise self._failure("written to", error) from error
+            with self._in_workplace():  # what fails in the bucket is said by `put`
+                yield staged
         finally:
             staged.file.unlink(missing_ok=True)
             folder.rmdir()
+
+    @contextmanager
+    def _in_workplace(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise TransientError(
+                f"the folder {self.workplace}, where files for {self.name} are made, cannot be written to:"
+                f" {_line(error)}"
+            ) from error
 
     def put(self, file: Path, path: str) -> Stored:
         """Upload a file, read it back and compare."""
@@ -152,9 +158,10 @@ class S3Store:
             if info.type == fs.FileType.File:
                 yield Found(info.path.removeprefix(f"{self._root}/"), info.size, info.mtime)
 
-    def free_bytes(self) -> int | None:
-        """See `LakeStore`: a bucket has no end."""
-        return None
+    @property
+    def workplace(self) -> Path:
+        """See `LakeStore`."""
+        return get_settings().state_folder / "staging"
 
     def _key(self, path: str) -> str:
         return f"{self._root}/{path}"
@@ -167,7 +174,7 @@ class S3Store:
             raise self._failure(what, error) from error
 
     def _failure(self, what: str, error: OSError) -> TransientError:
-        return TransientError(f"the lake {self.name} cannot be {what}: {' '.join(str(error).split())[:300]}")
+        return TransientError(f"the lake {self.name} cannot be {what}: {_line(error)}")
 
 
 class _StagedForPut:
@@ -182,6 +189,10 @@ class _StagedForPut:
         stored = self._store.put(self.file, self._path)
         step("after rename")
         return stored
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
 
 
 def _environment(*names: str) -> str | None:

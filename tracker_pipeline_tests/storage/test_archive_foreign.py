@@ -13,6 +13,7 @@ from tracker_pipeline.storage.restore import restore_days
 from tracker_pipeline_tests.conftest import forget_settings
 from tracker_pipeline_tests.storage.foreign import DDL, POLICIES, all_text, fill, use_policies
 
+pytestmark = pytest.mark.usefixtures("each_store")
 START = datetime(2026, 1, 5, 10, tzinfo=UTC)
 CUT = datetime(2026, 2, 1, tzinfo=UTC)
 ZONES = ["UTC", "Asia/Tokyo", "America/New_York"]

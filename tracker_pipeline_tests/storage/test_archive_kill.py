@@ -21,9 +21,10 @@ from tracker_pipeline.storage.writing import write_window
 from tracker_pipeline_tests.frames import bars
 from tracker_pipeline_tests.storage.foreign import use_policies
 
+pytestmark = pytest.mark.usefixtures("each_store")
 START = datetime(2024, 5, 1, tzinfo=UTC)
 CUT = datetime(2024, 6, 1, tzinfo=UTC)
-SEEDS = int(os.environ.get("TRACKER_KILL_SEEDS", "1"))
+SEEDS = int(os.environ.get("TRACKER_KILL_SEEDS", "2"))
 STEPS = ["before write", "after fsync", "after rename", "before commit", "during commit"]
 TABLES = {"partition": "market.ohlc_15m", "row": "public.prices"}
 POLICY = (

@@ -1,6 +1,9 @@
 """What goes wrong is named in the report, loses nothing, keeps no other table back, and the next run goes on."""
 
 import errno
+import re
+import resource
+import signal
 import threading
 import time
 from datetime import UTC, date, datetime, timedelta
@@ -20,6 +23,7 @@ from tracker_pipeline_tests.conftest import forget_settings
 from tracker_pipeline_tests.storage.foreign import use_policies
 from tracker_pipeline_tests.stores import lake_files, plant_file, read_file
 
+pytestmark = pytest.mark.usefixtures("each_store")
 CUT = datetime(2024, 6, 1, tzinfo=UTC)
 DAY = date(2024, 5, 1)
 POLICY = """
@@ -85,7 +89,10 @@ def test_one_table_whose_rights_were_revoked_fails_alone(two_tables, monkeypatch
 
 
 @pytest.mark.parametrize("place", ["write", "fsync", "rename"])
-def test_a_full_disk_is_named_wherever_it_is_met(two_tables, monkeypatch, place):
+def test_a_full_disk_is_named_wherever_it_is_met(two_tables, each_store, monkeypatch, place):
+    if each_store == "s3" and place != "write":
+        pytest.skip("a put is one step")
+
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -100,6 +107,29 @@ def test_a_full_disk_is_named_wherever_it_is_met(two_tables, monkeypatch, place)
     assert {outcome for outcome, _ in outcomes.values()} == {"failed"}
     assert all("No space left on device" in problem for _, problem in outcomes.values())
     assert (total("one"), lake_files()) == (100, [])
+    everything_moves_next_time()
+
+
+def test_a_file_that_the_system_does_not_let_grow_is_named(two_tables):
+    """The kernel itself refuses to write on, in the midst of the file."""
+    with psycopg.connect(two_tables) as connection:
+        connection.execute(
+            "UPDATE one SET v = (SELECT string_agg(md5((id * 100 + i)::text), '') FROM generate_series(0, 99) AS i)"
+        )
+    former = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    try:
+        outcomes = run()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, former)
+    assert outcomes["public.one"][0] == "failed"
+    assert re.search(
+        r"the (lake|folder) .* cannot be written to: .*File too large", outcomes["public.one"][1]
+    )
+    assert (outcomes["public.two"], total("one")) == (("moved", ""), 100)
+    assert [path for path in lake_files() if "/one/" in path] == []
     everything_moves_next_time()
 
 

@@ -20,6 +20,7 @@ from tracker_pipeline_tests.frames import bars
 from tracker_pipeline_tests.storage.foreign import use_policies
 from tracker_pipeline_tests.stores import lake_files
 
+pytestmark = pytest.mark.usefixtures("each_store")
 START = datetime(2024, 5, 1, tzinfo=UTC)
 DAY = date(2024, 5, 1)
 AFTER = datetime(2024, 6, 1, tzinfo=UTC)

@@ -25,11 +25,12 @@ from tracker_pipeline.storage.restore import restore_days
 from tracker_pipeline.storage.writing import write_window
 from tracker_pipeline_tests.frames import bars
 
+pytestmark = pytest.mark.usefixtures("each_store")
 DAY = date(2024, 5, 1)
 START = datetime(2024, 5, 1, tzinfo=UTC)
 AFTER = datetime(2024, 6, 1, tzinfo=UTC)
 TABLE = BARS["15m"]
-SEEDS = int(os.environ.get("TRACKER_TEST_KILL_SEEDS", "2"))
+SEEDS = int(os.environ.get("TRACKER_KILL_SEEDS", "2"))
 
 
 def write(frame: pl.DataFrame) -> None:
