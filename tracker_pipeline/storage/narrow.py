@@ -80,12 +80,18 @@ def read(relation: Relation, wanted: Wanted, series: Series) -> pl.DataFrame:
     # The index of the hot rows and the files have them in order, but do not promise it.
     if not rows.get_column(at).is_sorted():
         rows = rows.sort(at)
-    constant = [
-        pl.Series(name, [given[name]], relation.columns[name]).new_from_index(0, rows.height)
-        for name in names
-        if name in given
-    ]
-    return rows.hstack(constant)[names]
+    rows, height = rows.clone(), rows.height
+    if at not in names:
+        rows.drop_in_place(at)
+    for place, name in enumerate(names):
+        if name in given:
+            rows.insert_column(place, _once(name, given[name]).new_from_index(0, height))
+    return rows
+
+
+@lru_cache(maxsize=256)
+def _once(name: str, text: str) -> pl.Series:
+    return pl.Series(name, [text], pl.String())
 
 
 class _Cold:
