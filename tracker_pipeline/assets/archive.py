@@ -1,7 +1,7 @@
 """Old rows move from Postgres to the lake: one asset for each policy, partitioned by the day of the data."""
 
 from datetime import date, datetime
-from typing import Any
+from typing import Any, Final
 
 import dagster as dg
 from pydantic import Field
@@ -11,12 +11,15 @@ from tracker_pipeline.assets.declaration import OWNER, column_schema, further_re
 from tracker_pipeline.domain.schemas import TABLES
 from tracker_pipeline.keys import archive_key_of, key_of
 from tracker_pipeline.partitions import DAILY
+from tracker_pipeline.resources.errors import PermanentError
 from tracker_pipeline.resources.failures import RETRIES, classified
 from tracker_pipeline.settings import get_config
 from tracker_pipeline.storage.archive_policy import Policy, get_policies
 
 # Tables that an asset makes: `keys` names every one. Those that other programs fill are archived all the same.
 _MADE = frozenset(key for key in vars(keys).values() if isinstance(key, dg.AssetKey))
+
+_EXAMPLE: Final = "write it as 2026-01-31T00:00:00+00:00"
 
 
 class ArchiveRunConfig(dg.Config):
@@ -66,14 +69,19 @@ def _archive_asset(table: str, policy: Policy) -> dg.AssetsDefinition:
                 cut=_cut(config),
                 run_id=context.run.run_id,
             )
-            _describe(context, report, days)
+            for key, told in _described(report, days).items():
+                if not report.failures:
+                    context.add_asset_metadata(told, partition_key=key)
+                elif told["rows moved"]:  # a step that fails drops its own events
+                    event = dg.AssetMaterialization(archive_key_of(table), partition=key, metadata=told)
+                    context.instance.report_runless_asset_event(event)
             report.raise_failure()
             sweep()
 
     return archive
 
 
-def _describe(context: dg.AssetExecutionContext, report: Any, partitions: list[str]) -> None:
+def _described(report: Any, partitions: list[str]) -> dict[str, dict[str, Any]]:
     """What became of each partition, for the UI."""
     from tracker_pipeline.storage.database import connect
     from tracker_pipeline.storage.manifest import cold_rows
@@ -82,10 +90,12 @@ def _describe(context: dg.AssetExecutionContext, report: Any, partitions: list[s
     with connect() as connection:
         cold = cold_rows(connection, report.table, first, last)
     moved = {f"{day.day}": day for day in report.days}
-    others = {"skipped": "another run is at this table", "failed": report.problem}
+    nothing = "another run is at this table" if report.outcome == "skipped" else "nothing was due"
+    earlier = [day for day in report.days if day.day < first and day.rows_moved]
+    described = {}
     for key in partitions:
         day = moved.get(key)
-        what = (day.reason or "moved") if day else others.get(report.outcome, "nothing was due")
+        what = (day.reason or "moved") if day else nothing
         metadata: dict[str, Any] = {
             "dagster/partition_row_count": cold.get(date.fromisoformat(key), 0),
             "rows moved": day.rows_moved if day else 0,
@@ -96,17 +106,24 @@ def _describe(context: dg.AssetExecutionContext, report: Any, partitions: list[s
             metadata |= {"bytes of the file": day.bytes, "content hash": day.content_hash}
         if day and day.compression:
             metadata["times smaller than in Postgres"] = day.compression
+        if earlier and key == partitions[0]:
+            rows = sum(day.rows_moved for day in earlier)
+            metadata["before the first partition"] = f"{rows:,} rows of {len(earlier)} days moved as well"
         if left := str(report.left_behind):
             metadata["stays in Postgres"] = left
-        context.add_asset_metadata(metadata, partition_key=key)
+        described[key] = metadata
+    return described
 
 
 def _cut(config: ArchiveRunConfig) -> datetime | None:
     if config.cut is None:
         return None
-    cut = datetime.fromisoformat(config.cut)
+    try:
+        cut = datetime.fromisoformat(config.cut)
+    except ValueError:
+        raise PermanentError(f"the cut {config.cut} is no time: {_EXAMPLE}") from None
     if cut.tzinfo is None:
-        raise dg.Failure(f"the cut {config.cut} has no time zone: write it as 2026-01-31T00:00:00+00:00")
+        raise PermanentError(f"the cut {config.cut} has no time zone: {_EXAMPLE}")
     return cut
 
 

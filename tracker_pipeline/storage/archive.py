@@ -156,7 +156,7 @@ def _note_failure(report: TableReport, error: Exception) -> None:
 
 
 def _is_permanent(error: Exception) -> bool:
-    return isinstance(error, PermanentError | psycopg.ProgrammingError)
+    return isinstance(error, PermanentError | psycopg.ProgrammingError | psycopg.IntegrityError)
 
 
 def _move_days(report: TableReport, policy: Policy, due: Sequence[date], run_id: str) -> None:
