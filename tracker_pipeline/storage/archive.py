@@ -216,11 +216,13 @@ def _no_step(_: str) -> None:
 
 
 def hot_days(table: Table | str, cut: datetime | None = None) -> list[date]:
-    """UTC days with rows in Postgres that are due at a cut, in order."""
+    """UTC days with rows in Postgres that are due at a cut and not held back, in order."""
     name = table if isinstance(table, str) else table.name
-    policy = get_policies().of(name)
+    policy, cut = get_policies().of(name), cut or datetime.now(UTC)
     with connect() as connection:
-        return due_days(connection, live_table(connection, name), policy, cut or datetime.now(UTC))
+        live = live_table(connection, name)
+        held = _held_back(connection, live, policy, cut)
+        return [day for day in due_days(connection, live, policy, cut) if day not in held]
 
 
 def due_days(connection: Connection, table: LiveTable, policy: Policy, cut: datetime) -> list[date]:

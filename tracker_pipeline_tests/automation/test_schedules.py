@@ -14,6 +14,7 @@ from tracker_pipeline.domain import schemas
 from tracker_pipeline.domain.schemas import TABLES
 from tracker_pipeline.settings import get_config
 from tracker_pipeline.storage.database import connect
+from tracker_pipeline.storage.holds import hold
 from tracker_pipeline.storage.writing import write_window
 from tracker_pipeline_tests.frames import bars
 
@@ -262,6 +263,15 @@ def test_the_archive_asks_for_all_days_that_left_the_hot_window_however_old(own_
     assert {key.to_user_string() for r in requests for key in r.asset_selection} == {
         "archive/market/ohlc_15m"
     }
+
+
+def test_the_archive_does_not_ask_for_days_that_are_held_back(own_database, instance):
+    store(schemas.BARS["15m"], bars(start=datetime(2024, 5, 1, tzinfo=UTC), count=96 * 3))
+    until = datetime.now(UTC) + DAY
+    with connect() as connection:
+        hold(connection, "market.ohlc_15m", [date(2024, 5, 2)], until=until, reason="restored", run_id="r")
+    asked = ranges(ask("archive_hourly", instance))
+    assert asked == [("2024-05-01", "2024-05-01"), ("2024-05-03", "2024-05-03")]
 
 
 def test_a_clock_that_jumps_back_asks_for_nothing_that_is_there(own_database, instance):
