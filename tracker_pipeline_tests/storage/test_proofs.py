@@ -1,7 +1,8 @@
 """No row leaves its place for a file that does not hold it: whatever a writer does wrong is found before."""
 
 from collections.abc import Callable
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 
 import polars as pl
 import psycopg
@@ -9,9 +10,13 @@ import pyarrow as pa
 import pytest
 
 from tracker_pipeline.resources.errors import TransientError
-from tracker_pipeline.storage import compaction, part_copy, part_merge, scan
+from tracker_pipeline.storage import compaction, part_copy, part_merge, scan, sweeping
 from tracker_pipeline.storage.archive import archive_tables, move_day
+from tracker_pipeline.storage.archive_locks import only_runner
+from tracker_pipeline.storage.archive_policy import Policies, get_policies
 from tracker_pipeline.storage.compaction import compact_days
+from tracker_pipeline.storage.restore import restore_days
+from tracker_pipeline.storage.s3_store import S3Store
 from tracker_pipeline_tests.storage.foreign import use_policies
 from tracker_pipeline_tests.stores import lake_files
 
@@ -117,4 +122,54 @@ def test_rows_that_a_rule_keeps_from_being_deleted_are_not_entered_as_moved(data
     database.execute("CREATE RULE keep AS ON DELETE TO one WHERE OLD.id = 7 DO INSTEAD NOTHING")
     with pytest.raises(TransientError, match="100 rows were copied and 99 would go, so nothing was moved"):
         move_day("public.one", DAY, cut=CUT, run_id="r")
+    assert (database.execute("SELECT count(*) FROM one").fetchone(), lake_files()) == ((100,), [])
+
+
+def test_nobody_restores_merges_or_lets_go_while_another_run_is_at_the_table(database, monkeypatch):
+    archive_tables(cut=CUT, run_id="r")
+    database.execute("INSERT INTO one VALUES (500, '2024-05-01 06:00Z', 'late')")
+    archive_tables(cut=CUT, run_id="r")
+    before, files = content(), lake_files()
+    policy = get_policies().of("public.one").model_copy(update={"cold_retention": timedelta(days=30)})
+    monkeypatch.setattr(sweeping, "get_policies", lambda: Policies({"public.one": policy}))
+    with only_runner("public.one"):
+        assert [one.outcome for one in restore_days("public.one", DAY, DAY, run_id="r")] == ["skipped"]
+        assert [one.outcome for one in compact_days("public.one", run_id="r")] == ["skipped"]
+        assert sweeping.expire() == []
+    assert (content(), lake_files()) == (before, files)
+    assert [one.parts for one in sweeping.expire()] == [2]
+
+
+def test_parts_that_ended_meanwhile_are_not_replaced_by_their_merger(database):
+    archive_tables(cut=CUT, run_id="r")
+    database.execute("INSERT INTO one VALUES (500, '2024-05-01 06:00Z', 'late')")
+    archive_tables(cut=CUT, run_id="r")
+    files = lake_files()
+
+    def end_a_part(step: str) -> None:
+        if step == "after rename":
+            database.execute("UPDATE archive.batches SET state = 'retired', ended_at = now() WHERE rows = 1")
+
+    (done,) = compact_days("public.one", run_id="r", step=end_a_part)
+    assert (done.outcome, "its parts changed, so nothing was compacted" in done.note) == ("failed", True)
+    assert (len(content()), lake_files()) == (100, files)
+
+
+def test_an_object_that_the_bucket_does_not_hold_as_it_was_put_is_not_relied_on(
+    database, each_store, monkeypatch
+):
+    if each_store != "s3":
+        pytest.skip("a folder has no put")
+    whole = S3Store._upload
+
+    def upload(store: S3Store, file: Path, path: str) -> None:
+        shorter = file.with_suffix(".cut")
+        shorter.write_bytes(file.read_bytes()[:-1])
+        whole(store, shorter, path)
+        shorter.unlink()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(S3Store, "_upload", upload)
+        with pytest.raises(TransientError, match="the object read back differs from the file that was put"):
+            move_day("public.one", DAY, cut=CUT, run_id="r")
     assert (database.execute("SELECT count(*) FROM one").fetchone(), lake_files()) == ((100,), [])
