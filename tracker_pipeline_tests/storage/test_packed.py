@@ -2,6 +2,7 @@
 
 from datetime import UTC, date, datetime
 
+import numpy as np
 import polars as pl
 import psycopg
 import pytest
@@ -68,6 +69,17 @@ def test_columns_that_cannot_be_null_need_no_more_than_their_values(source):
     assert read(columns, "public.of_every_type WHERE price IS NOT NULL AND text IS NOT NULL").equals(chosen)
     with pytest.raises(PermanentError, match="one of price, known is NULL"):
         read([columns[0], Column("known", "known", pl.Boolean(), nullable=False)], "public.of_every_type")
+
+
+@pytest.mark.parametrize("count", range(1, 10))
+def test_any_number_of_floats_side_by_side_come_back_bit_by_bit(own_database, count):
+    values = ["-0", "NaN", "Infinity", "-Infinity", "5e-324", "1.7976931348623157e308", "0.1", "1", "-2"]
+    names = [f"n{place}" for place in range(count)]
+    asked = ", ".join(f"'{value}'::float8 AS {name}" for name, value in zip(names, values, strict=False))
+    found = read([Column(n, n, pl.Float64(), nullable=False) for n in names], f"(SELECT {asked}) AS one")
+    expected = np.array([float(value) for value in values[:count]])
+    assert found.columns == names
+    assert np.array(found.row(0)).tobytes() == expected.tobytes()
 
 
 @pytest.mark.parametrize(
