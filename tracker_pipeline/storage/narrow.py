@@ -23,7 +23,7 @@ from tracker_pipeline.storage.relations import Relation, relation_of
 from tracker_pipeline.storage.round_trip import Rows, ask
 from tracker_pipeline.storage.wanted import Wanted, parts_statement, select_statement
 
-# Not more files than stay open. 90 days of minutes of one symbol take 50 ms, and took Polars 70 ms.
+# Not more files than stay open. 90 days of minutes of one symbol take 0.7 of the time that they take Polars.
 _LONGEST: Final = timedelta(days=100)
 _TIME: Final = pl.Datetime("us", "UTC")
 _FIRST_MOMENT: Final = datetime(2000, 1, 1, tzinfo=UTC)  # from which Postgres counts days
