@@ -140,10 +140,10 @@ def _hash_floats(bits: Any, seeds: Any, stride: int, out: Any) -> None:
 
 @compiled
 def _word(data: Any, at: int, size: int) -> Any:
-    """Up to four bytes as a number, the first one lowest."""
+    """Up to four bytes as a number, the first one lowest; by unsigned places, which are read at once."""
     word = np.uint32(0)
-    for place in range(size):
-        word |= np.uint32(np.uint32(data[at + place]) << np.uint32(8 * place))
+    for place in range(np.uint64(size)):
+        word |= np.uint32(np.uint32(data[np.uint64(at) + place]) << np.uint32(np.uint64(8) * place))
     return word
 
 

@@ -20,8 +20,10 @@ from tracker_pipeline.resources.errors import PermanentError, PipelineError, Tra
 from tracker_pipeline.storage import partition_mode
 from tracker_pipeline.storage.archive_locks import only_runner
 from tracker_pipeline.storage.archive_policy import Policy, get_policies
+from tracker_pipeline.storage.arrow_memory import little_memory
 from tracker_pipeline.storage.catalogue import LiveTable, live_table
 from tracker_pipeline.storage.database import Connection, connect
+from tracker_pipeline.storage.drafts import Drafts
 from tracker_pipeline.storage.eligibility import (
     DAY,
     LeftBehind,
@@ -32,6 +34,7 @@ from tracker_pipeline.storage.eligibility import (
     refuse_bad_policy,
 )
 from tracker_pipeline.storage.holds import held_days
+from tracker_pipeline.storage.kept_connection import KeptConnection
 from tracker_pipeline.storage.moving import Moved, move_one
 from tracker_pipeline.storage.part_copy import Step, Work
 
@@ -160,11 +163,24 @@ def _is_permanent(error: Exception) -> bool:
 
 
 def _move_days(report: TableReport, policy: Policy, due: Sequence[date], run_id: str) -> None:
+    drafts = Drafts(report.table, policy, due, report.cut, run_id, _no_step)
+    with little_memory(), drafts, KeptConnection() as kept:
+        _move_each(report, policy, due, run_id, kept, drafts)
+
+
+def _move_each(
+    report: TableReport,
+    policy: Policy,
+    due: Sequence[date],
+    run_id: str,
+    kept: KeptConnection,
+    drafts: Drafts,
+) -> None:
     for day in due:
         if day in {known.day for known in report.days}:
             continue  # it went with its partition
         try:
-            moved = move_one(report.table, policy, day, report.cut, run_id, _no_step)
+            moved = move_one(kept, report.table, policy, day, report.cut, run_id, _no_step, drafts.of_day)
         except Exception as error:
             # A day that cannot move now does not keep the others: each is for itself.
             _note_failure(report, error)
@@ -198,7 +214,10 @@ def move_day(table: Table | str, day: date, *, cut: datetime, run_id: str, step:
     with only_runner(name) as alone:
         if not alone:
             return Moved(day, 0, 0, reason="skipped: another run is archiving this table")
-        return move_one(name, policy, day, cut, run_id, step or _no_step)[0]
+        reached = step or _no_step
+        drafts = Drafts(name, policy, [day], cut, run_id, reached)
+        with little_memory(), drafts, KeptConnection() as kept:
+            return move_one(kept, name, policy, day, cut, run_id, reached, drafts.of_day)[0]
 
 
 def plain_words(error: Exception) -> str:

@@ -4,7 +4,7 @@ What belongs here: the frame around a move. What does not: how rows are removed 
 (`archive_locks`), which days there are (`archive`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time
@@ -27,8 +27,9 @@ from tracker_pipeline.storage.eligibility import (
     whole_days_before,
 )
 from tracker_pipeline.storage.holds import held_days
+from tracker_pipeline.storage.kept_connection import KeptConnection
 from tracker_pipeline.storage.lake_store import free_disk_bytes, lake_store
-from tracker_pipeline.storage.part_copy import Step, Work
+from tracker_pipeline.storage.part_copy import Draft, Step, Work
 from tracker_pipeline.storage.partition_mode import WriterWaitsError, move_partition, open_rows, partition_of
 from tracker_pipeline.storage.row_mode import move_rows
 from tracker_pipeline.storage.transfer import Transfer, discard
@@ -67,8 +68,62 @@ class Moved:
         return round(self.table_bytes / self.bytes, 1) if self.bytes and self.table_bytes else None
 
 
-def move_one(name: str, policy: Policy, day: date, cut: datetime, run_id: str, step: Step) -> list[Moved]:
+@dataclass(frozen=True)
+class Plan:
+    """What is to move for one day, as it is found without a lock.
+
+    Attributes:
+        partition: in partition mode, the one that goes.
+        cold: rows in the lake, by day.
+        reason: why nothing moves; else empty.
+    """
+
+    work: Work
+    partition: LivePartition | None
+    cold: Mapping[date, int]
+    reason: str
+
+
+def plan(connection: Connection, name: str, policy: Policy, day: date, cut: datetime, run_id: str) -> Plan:
+    """Look what is due of one day of a table.
+
+    Raises:
+        PermanentError: the table or its policy does not allow it.
+        TransientError: the lake has not enough space.
+    """
+    table = live_table(connection, name)
+    refuse_bad_policy(table, policy)
+    cut = min(cut, datetime.now(UTC))
+    work = Work(table, policy, day, cut, quoted(table), condition_of_day(table, policy, day, cut), run_id)
+    partition = partition_of(connection, work) if policy.mode == "partition" else None
+    cold = manifest.cold_rows(connection, name)
+    if reason := _why_not(connection, work, partition):
+        return Plan(work, partition, cold, reason)
+    bytes_per_row = _bytes_per_row(connection, partition.oid) if partition else _row_bytes(connection, work)
+    return Plan(replace(work, bytes_per_row=bytes_per_row), partition, cold, "")
+
+
+def move_one(
+    kept: KeptConnection,
+    name: str,
+    policy: Policy,
+    day: date,
+    cut: datetime,
+    run_id: str,
+    step: Step,
+    draft_of: Callable[[date], Draft | None],
+) -> list[Moved]:
     """Move the due rows of one day, in partition mode with all days of its partition; nobody else runs this table.
+
+    Args:
+        kept: the connection to do it by.
+        name: schema and table.
+        policy: of the table.
+        day: the day.
+        cut: rows before this moment move.
+        run_id: recorded with the part.
+        step: told the name of each step as it is reached.
+        draft_of: gives the file of a day that was written before, if there is one.
 
     Returns:
         What became of each day, the one asked for first.
@@ -77,36 +132,27 @@ def move_one(name: str, policy: Policy, day: date, cut: datetime, run_id: str, s
         PermanentError: the table or its policy does not allow it.
         TransientError: nothing was moved, or it is not known; the text says which.
     """
-    with connect() as connection, among_writers(connection, name):
-        table = live_table(connection, name)
-        refuse_bad_policy(table, policy)
-        cut = min(cut, datetime.now(UTC))
-        work = Work(table, policy, day, cut, quoted(table), condition_of_day(table, policy, day, cut), run_id)
-        partition = partition_of(connection, work) if policy.mode == "partition" else None
-        cold = manifest.cold_rows(connection, name)
-        if reason := _why_not(connection, work, partition):
-            return [Moved(day, 0, cold.get(day, 0), reason=reason)]
-        bytes_per_row = (
-            _bytes_per_row(connection, partition.oid) if partition else _row_bytes(connection, work)
-        )
+    draft = draft_of(day)
+    with kept.lent() as connection, among_writers(connection, name):
+        due = plan(connection, name, policy, day, cut, run_id)
+        if due.reason:
+            return [Moved(day, 0, due.cold.get(day, 0), reason=due.reason)]
         connection.commit()
-        transfers = _with_tries(connection, replace(work, bytes_per_row=bytes_per_row), partition, step)
-    moved = [_described(done, cold, done.copied.rows_moved * bytes_per_row) for done in transfers]
+        transfers = _with_tries(connection, due, step, draft)
+    moved = [_described(done, due) for done in transfers]
     return sorted(moved, key=lambda one: (one.day != day, one.day)) or [
-        Moved(day, 0, cold.get(day, 0), reason="its rows are archived already with the same values")
+        Moved(day, 0, due.cold.get(day, 0), reason="its rows are archived already with the same values")
     ]
 
 
-def _with_tries(
-    connection: Connection, work: Work, partition: LivePartition | None, step: Step
-) -> list[Transfer]:
+def _with_tries(connection: Connection, due: Plan, step: Step, draft: Draft | None) -> list[Transfer]:
     for attempt in range(1, _TRIES + 1):
         try:
-            return _in_one_transaction(connection, work, partition, step)
+            return _in_one_transaction(connection, due, step, draft if attempt == 1 else None)
         except psycopg.errors.SerializationFailure as error:
             if attempt == _TRIES:
                 raise TransientError(
-                    f"{work}: rows changed while they were moved, so nothing was moved"
+                    f"{due.work}: rows changed while they were moved, so nothing was moved"
                 ) from error
         except WriterWaitsError:
             if attempt == _TRIES:
@@ -179,37 +225,35 @@ def _size_of(connection: Connection, oid: int) -> int:
     return int(row[0]) if row else 0
 
 
-def _in_one_transaction(
-    connection: Connection, work: Work, partition: LivePartition | None, step: Step
-) -> list[Transfer]:
+def _in_one_transaction(connection: Connection, due: Plan, step: Step, draft: Draft | None) -> list[Transfer]:
     connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
     transfers: list[Transfer] = []
     try:
-        if partition is None:
-            transfers = move_rows(connection, work, step)
+        if due.partition is None:
+            transfers = move_rows(connection, due.work, step)
         else:
-            transfers = move_partition(connection, partition, work, step)
+            transfers = move_partition(connection, due.partition, due.work, step, draft)
         step("before commit")
     except BaseException:
         with suppress(psycopg.Error):
             connection.rollback()
         discard(transfers)
         raise
-    _commit(connection, transfers, work)
+    _commit(connection, transfers, due.work)
     step("after commit")
     return transfers
 
 
-def _described(done: Transfer, cold: Mapping[date, int], table_bytes: float) -> Moved:
+def _described(done: Transfer, due: Plan) -> Moved:
     part, collisions = done.copied.part, done.collisions
     replaced = sum(batch.rows for batch in collisions.cold) if collisions.corrected else 0
     return Moved(
         part.data_day,
         rows_moved=done.copied.rows_moved,
-        rows_cold=cold.get(part.data_day, 0) - replaced + part.rows,
+        rows_cold=due.cold.get(part.data_day, 0) - replaced + part.rows,
         reason=str(collisions),
         bytes=part.bytes,
-        table_bytes=int(table_bytes),
+        table_bytes=int(done.copied.rows_moved * due.work.bytes_per_row),
         content_hash=part.content_hash,
     )
 

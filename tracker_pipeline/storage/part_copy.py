@@ -7,7 +7,7 @@ removal of the rows and the manifest entry (`row_mode`, `partition_mode`).
 import json
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -29,7 +29,7 @@ from tracker_pipeline.storage.column_forms import (
     special_values,
 )
 from tracker_pipeline.storage.database import Connection
-from tracker_pipeline.storage.lake_store import lake_store
+from tracker_pipeline.storage.lake_store import Staged, lake_store
 from tracker_pipeline.storage.part_proof import Proof, database_proof, file_proof
 from tracker_pipeline.storage.part_writer import PartWriter, read_ahead
 from tracker_pipeline.storage.snapshot_reader import stream
@@ -86,7 +86,50 @@ class Copied:
     rows_moved: int
 
 
-def copy_rows(connection: Connection, snapshot: str, work: Work, step: Step) -> Copied:
+@dataclass(frozen=True)
+class Draft:
+    """A closed file of rows that nothing has proven yet, and nobody sees.
+
+    Attributes:
+        fields: its columns.
+        staged: the file, which is gone with the block that made it unless it is published.
+    """
+
+    work: Work
+    fields: tuple[Field, ...]
+    batch_id: str
+    path: str
+    staged: Staged
+    created_at: datetime
+
+
+@contextmanager
+def drafted(snapshot: str | None, work: Work, fields: Sequence[Field], step: Step) -> Iterator[Draft]:
+    """Copy the rows of `work` to a file for the time of the block.
+
+    Args:
+        snapshot: which rows there are; those of this moment where there is none.
+        work: which of them.
+        fields: the columns of the file.
+        step: told the name of each step, so that tests can end the process there.
+
+    Raises:
+        DoesNotFitError: a value needs the wider form of its column.
+        TransientError: the lake cannot be written to, or reading broke off.
+    """
+    batch_id = manifest.new_batch_id()
+    path = manifest.part_path(work.table.name, work.day, batch_id)
+    created_at = datetime.now(UTC)
+    step("before write")
+    with lake_store().stage(path) as staged:
+        _write(snapshot, work, fields, staged.file, batch_id)
+        pa.default_memory_pool().release_unused()  # what the writer's threads freed, before others take as much
+        yield Draft(work, tuple(fields), batch_id, path, staged, created_at)
+
+
+def copy_rows(
+    connection: Connection, snapshot: str, work: Work, step: Step, draft: Draft | None = None
+) -> Copied:
     """Copy the rows of `work` to a new file, prove it, publish it.
 
     Values that do not fit the usual form of their column make the file be written anew in the wider form.
@@ -96,18 +139,26 @@ def copy_rows(connection: Connection, snapshot: str, work: Work, step: Step) -> 
         snapshot: which rows there are.
         work: which of them.
         step: told the name of each step, so that tests can end the process there.
+        draft: a file of these rows as they were a while ago. It is taken if it is what they are now.
 
     Raises:
         TransientError: the lake cannot be written to, reading broke off, or the file is not what the database has.
     """
+    if draft is not None:
+        with suppress(DoesNotFitError, _UnlikeError):  # rows came or changed since
+            return _copy(connection, work, draft.fields, step, lambda: nullcontext(draft))
+
+    def copied(fields: Sequence[Field]) -> Copied:
+        return _copy(connection, work, fields, step, lambda: drafted(snapshot, work, fields, step))
+
     try:
-        return _copy(connection, snapshot, work, fields_of(work.table), step)
+        return copied(fields_of(work.table))
     except (DoesNotFitError, _UnlikeError) as error:
         special = _special_columns(connection, work)
         if not special:
             raise TransientError(f"{work}: the file differs from the database: {error}") from error
     try:
-        return _copy(connection, snapshot, work, fields_of(work.table, special), step)
+        return copied(fields_of(work.table, special))
     except (DoesNotFitError, _UnlikeError) as error:
         raise TransientError(f"{work}: the file differs from the database: {error}") from error
 
@@ -118,31 +169,27 @@ class _UnlikeError(Exception):
 
 def _copy(
     connection: Connection,
-    snapshot: str,
     work: Work,
     fields: Sequence[Field],
     step: Step,
+    draft_of: Callable[[], AbstractContextManager[Draft]],
 ) -> Copied:
-    batch_id = manifest.new_batch_id()
-    path = manifest.part_path(work.table.name, work.day, batch_id)
-    created_at = datetime.now(UTC)
-    step("before write")
-    with _little_memory(), lake_store().stage(path) as staged, ThreadPoolExecutor(1) as beside:
+    """The draft, published, if the database has its rows, which it counts and hashes meanwhile."""
+    with ThreadPoolExecutor(1) as beside:
         counted = beside.submit(_database_side, connection, work, fields)
-        _write(snapshot, work, fields, staged.file, batch_id)
-        pa.default_memory_pool().release_unused()  # what the writer's threads freed, before others take as much
-        expected = _result(counted)
-        found = file_proof(staged.file, fields, work.table.key, work.policy.time_column)
-        if difference := expected.difference(found):
-            raise _UnlikeError(difference)
-        step("before publishing")
-        stored = staged.publish(step)
-        step("after publishing")
+        with draft_of() as draft:
+            found = file_proof(draft.staged.file, fields, work.table.key, work.policy.time_column)
+            expected = _result(counted)
+            if difference := expected.difference(found):
+                raise _UnlikeError(difference)
+            step("before publishing")
+            stored = draft.staged.publish(step)
+            step("after publishing")
     part = manifest.NewPart(
-        batch_id=batch_id,
+        batch_id=draft.batch_id,
         table_name=work.table.name,
         data_day=work.day,
-        path=path,
+        path=draft.path,
         rows=expected.rows,
         bytes=stored.bytes,
         sha256=stored.sha256,
@@ -152,27 +199,12 @@ def _copy(
         max_ts=expected.last,
         cut=work.cut,
         schema=schema_of(work.table, fields),
-        created_at=created_at,
+        created_at=draft.created_at,
         verified_at=datetime.now(UTC),
         run_id=work.run_id,
         table_bytes=int(expected.rows * work.bytes_per_row) or None,
     )
     return Copied(part, tuple(fields), expected, expected.rows)
-
-
-@contextmanager
-def _little_memory() -> Iterator[None]:
-    """Let Arrow take memory from the C library: its own pool keeps what each thread has freed.
-
-    A process that moved 824,849 trades with no other pool grew by 139 MB instead of 207. Who else uses Arrow
-    meanwhile takes memory from there as well.
-    """
-    usual = pa.default_memory_pool()
-    pa.set_memory_pool(pa.system_memory_pool())
-    try:
-        yield
-    finally:
-        pa.set_memory_pool(usual)
 
 
 def _database_side(connection: Connection, work: Work, fields: Sequence[Field]) -> Proof:
@@ -190,7 +222,7 @@ def _result(counted: "Future[Proof]") -> Proof:
 
 
 def _write(
-    snapshot: str,
+    snapshot: str | None,
     work: Work,
     fields: Sequence[Field],
     file: Path,

@@ -21,7 +21,7 @@ from tracker_pipeline.storage import manifest
 from tracker_pipeline.storage.catalogue import LivePartition, live_partitions
 from tracker_pipeline.storage.database import Connection
 from tracker_pipeline.storage.eligibility import DAY, condition_of_day, day_sql, settled, whole_days_before
-from tracker_pipeline.storage.part_copy import Step, Work
+from tracker_pipeline.storage.part_copy import Draft, Step, Work
 from tracker_pipeline.storage.snapshot_reader import begin_exact
 from tracker_pipeline.storage.transfer import Transfer, discard, transfer
 
@@ -72,7 +72,7 @@ def partition_of(connection: Connection, work: Work) -> LivePartition | None:
 
 
 def move_partition(
-    connection: Connection, partition: LivePartition, work: Work, step: Step
+    connection: Connection, partition: LivePartition, work: Work, step: Step, draft: Draft | None = None
 ) -> list[Transfer]:
     """Copy the days of a partition, enter the files in the manifest and drop it, all in the open transaction.
 
@@ -81,6 +81,7 @@ def move_partition(
         partition: closed, and due.
         work: of any of its days.
         step: told the name of each step.
+        draft: a file of its rows, written before it was locked.
 
     Raises:
         PermanentError: rows of it are in the lake already with the same values.
@@ -88,16 +89,12 @@ def move_partition(
     """
     _lock_out_writers(connection, partition)
     snapshot = begin_exact(connection)
-    work = replace(work, source=partition.quoted)
     if still := open_rows(connection, partition, work):
         raise TransientError(f"{partition.name}: {still} of its rows may still change, so it stays whole")
     transfers: list[Transfer] = []
     try:
         for day in _days_of(connection, partition, work):
-            condition = _EVERY_ROW
-            if not _is_of_one_day(partition):
-                condition = condition_of_day(work.table, work.policy, day, work.cut)
-            done = transfer(connection, snapshot, replace(work, day=day, condition=condition), step)
+            done = transfer(connection, snapshot, work_of_day(work, partition, day), step, draft)
             if done is not None:
                 transfers.append(done)
         _refuse_remainder(connection, partition, transfers)
@@ -110,9 +107,17 @@ def move_partition(
     return transfers
 
 
+def work_of_day(work: Work, partition: LivePartition, day: date) -> Work:
+    """The rows of one day of a partition."""
+    condition = _EVERY_ROW
+    if not is_of_one_day(partition):
+        condition = condition_of_day(work.table, work.policy, day, work.cut)
+    return replace(work, source=partition.quoted, day=day, condition=condition)
+
+
 def _days_of(connection: Connection, partition: LivePartition, work: Work) -> list[date]:
     """UTC days of the rows of a partition, in order; where its bounds are those of one day they say it."""
-    if _is_of_one_day(partition):
+    if is_of_one_day(partition):
         first = partition.start.astimezone(UTC).date()
         found = connection.execute(f"SELECT FROM {partition.quoted} LIMIT 1").fetchone()
         return [] if found is None else [first]
@@ -121,7 +126,7 @@ def _days_of(connection: Connection, partition: LivePartition, work: Work) -> li
     return [row[0] for row in rows]
 
 
-def _is_of_one_day(partition: LivePartition) -> bool:
+def is_of_one_day(partition: LivePartition) -> bool:
     """Whether its bounds, which Postgres holds every row to, are within one UTC day."""
     return partition.end <= datetime.combine(partition.start.astimezone(UTC).date(), time(), UTC) + DAY
 

@@ -56,7 +56,11 @@ def row_batches(rows: CopyOut, fields: Sequence[Field]) -> Iterator[pa.RecordBat
         filled += found
         if filled >= _BATCH_ROWS or sum(column.bytes_of(filled) for column in columns) >= _BATCH_BYTES:
             yield batch()
-            columns, filled = [_column_of(field) for field in fields], 0
+            columns = [
+                _column_of(field, column.bytes_of(filled))
+                for field, column in zip(fields, columns, strict=True)
+            ]
+            filled = 0
     if filled:
         yield batch()
 
@@ -77,8 +81,8 @@ class _Column(Protocol):
         ...
 
 
-def _column_of(field: Field) -> _Column:
-    return _Numbers(field) if field.kind in (*_NUMBERS, Kind.SCALED) else _Texts(field)
+def _column_of(field: Field, expected_bytes: int = 0) -> _Column:
+    return _Numbers(field) if field.kind in (*_NUMBERS, Kind.SCALED) else _Texts(field, expected_bytes)
 
 
 class _Numbers:
@@ -140,13 +144,17 @@ class _Numbers:
 
 
 class _Texts:
-    """Values of any length."""
+    """Values of any length.
 
-    def __init__(self, field: Field) -> None:
+    Args:
+        expected_bytes: what they take together, about: to grow costs the memory of both sizes.
+    """
+
+    def __init__(self, field: Field, expected_bytes: int) -> None:
         self._field = field
         self._ends = np.empty(_MOST_ROWS + 1, np.int32)
         self._ends[0] = 0
-        self._data = np.empty(_BATCH_BYTES // 16, np.uint8)
+        self._data = np.empty(max(expected_bytes * 9 // 8, _BATCH_BYTES // 16), np.uint8)
         self._present = np.empty(_MOST_ROWS, np.bool_)
         self._missing = 0
 

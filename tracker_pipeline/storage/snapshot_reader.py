@@ -43,11 +43,13 @@ def begin_exact(connection: Connection) -> str:
 
 
 @contextmanager
-def stream(snapshot: str, statement: str, fields: Sequence[Field]) -> Iterator[Iterator[pa.RecordBatch]]:
+def stream(
+    snapshot: str | None, statement: str, fields: Sequence[Field]
+) -> Iterator[Iterator[pa.RecordBatch]]:
     """The rows of `statement` as the snapshot has them, in batches; the transaction ends with the block.
 
     Args:
-        snapshot: of the transaction that knows which rows there are.
+        snapshot: of the transaction that knows which rows there are; none for those of this moment.
         statement: selects `fields`.
         fields: whose form the batches have.
 
@@ -58,7 +60,7 @@ def stream(snapshot: str, statement: str, fields: Sequence[Field]) -> Iterator[I
     begin = "; ".join(
         (
             "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY",
-            f"SET TRANSACTION SNAPSHOT '{snapshot}'",
+            *([f"SET TRANSACTION SNAPSHOT '{snapshot}'"] if snapshot else []),
             "SET LOCAL client_encoding = 'UTF8'",
             *EXACT_TEXT,
         )
