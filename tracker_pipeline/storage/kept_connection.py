@@ -37,8 +37,11 @@ class KeptConnection:
             self._connection = open_connection(ready_url())
         try:
             yield self._connection
-            self._connection.commit()
-            self._connection.isolation_level = None
+            if self._connection.closed:  # lost, and the block could do without it
+                self._connection = None
+            else:
+                self._connection.commit()
+                self._connection.isolation_level = None
         except BaseException:
             self.close()
             raise
