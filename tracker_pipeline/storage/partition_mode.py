@@ -1,7 +1,8 @@
 """Partition mode: one transaction copies a closed native partition, day by day, and drops it.
 
-The partition is locked against writers before the snapshot, so what is copied is all there is; readers go on until
-the moment of the drop. Nothing is deleted row by row: the space comes back at once and the log stays small.
+The partition is locked against writers before the snapshot, so what is proven is all there is, whenever it was
+copied; readers go on until the moment of the drop. Nothing is deleted row by row: the space comes back at once and
+the log stays small.
 
 What belongs here: that transaction. What does not: which partitions are due (`due_partitions` says), the file and its
 proof (`part_copy`).

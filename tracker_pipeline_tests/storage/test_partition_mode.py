@@ -2,6 +2,7 @@
 
 import threading
 import time
+from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 
 import polars as pl
@@ -10,7 +11,7 @@ import pytest
 
 from tracker_pipeline.domain.schemas import BARS
 from tracker_pipeline.resources.errors import TransientError
-from tracker_pipeline.storage import partition_mode, scan
+from tracker_pipeline.storage import drafts, partition_mode, scan
 from tracker_pipeline.storage.archive import archive_tables, move_day
 from tracker_pipeline.storage.catalogue import live_partitions, live_table
 from tracker_pipeline.storage.database import connect
@@ -203,3 +204,28 @@ def _url() -> str:
     from tracker_pipeline.storage.database import ready_url
 
     return ready_url()
+
+
+def test_rows_that_come_while_a_partition_is_copied_move_with_it(three_days):
+    """It is copied before it is locked: what came in between makes the copy worthless, and nothing is lost."""
+    late = bars(count=1, symbol="LATE/USDT")
+    steps = []
+    real = drafts.drafted
+
+    @contextmanager
+    def drafted_before(*args):
+        with real(*args) as draft:
+            write(late)
+            yield draft
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(drafts, "drafted", drafted_before)
+        moved = move_day(TABLE, DAY, cut=AFTER, run_id="r", step=steps.append)
+    assert (moved.rows_moved, steps.count("before write"), len(lake_files())) == (97, 2, 1)
+    assert scan(TABLE.name).select(pl.len()).collect().item() == 289
+
+
+def test_a_partition_is_copied_once_where_no_rows_come(three_days):
+    steps = []
+    move_day(TABLE, DAY, cut=AFTER, run_id="r", step=steps.append)
+    assert steps.count("before write") == 1
