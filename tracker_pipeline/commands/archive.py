@@ -17,7 +17,8 @@ from tracker_pipeline.storage.audit import audit as audit_lake
 from tracker_pipeline.storage.compaction import compact_days
 from tracker_pipeline.storage.database import Connection, connect
 from tracker_pipeline.storage.drill import restore_drill
-from tracker_pipeline.storage.restore import OnConflict, restore_days
+from tracker_pipeline.storage.part_insertion import OnConflict
+from tracker_pipeline.storage.restore import restore_days
 from tracker_pipeline.storage.sweeping import expire, sweep
 
 _RUN_ID = "tracker archive"

@@ -35,7 +35,7 @@ from tracker_pipeline.storage.eligibility import (
 )
 from tracker_pipeline.storage.holds import held_days
 from tracker_pipeline.storage.kept_connection import KeptConnection
-from tracker_pipeline.storage.moving import Moved, move_one
+from tracker_pipeline.storage.moving import Moved, Run, move_one
 from tracker_pipeline.storage.part_copy import Step, Work
 
 _MOST_SAID: Final = 3
@@ -147,7 +147,7 @@ def _archive_table(
             if not alone:
                 report.outcome = "skipped"
                 return report
-            _move_days(report, policy, due, run_id)
+            _move_days(report, Run(name, policy, cut, run_id, _no_step), due)
     except Exception as error:  # whatever is wrong with one table must not stop the others
         _note_failure(report, error)
     return report
@@ -162,32 +162,23 @@ def _is_permanent(error: Exception) -> bool:
     return isinstance(error, PermanentError | psycopg.ProgrammingError | psycopg.IntegrityError)
 
 
-def _move_days(report: TableReport, policy: Policy, due: Sequence[date], run_id: str) -> None:
-    drafts = Drafts(report.table, policy, due, report.cut, run_id, _no_step)
-    with little_memory(), drafts, KeptConnection() as kept:
-        _move_each(report, policy, due, run_id, kept, drafts)
+def _move_days(report: TableReport, run: Run, due: Sequence[date]) -> None:
+    with little_memory(), Drafts(run, due) as drafts, KeptConnection() as kept:
+        for day in due:
+            if day not in {known.day for known in report.days}:  # else it went with its partition
+                _move_one(report, run, day, drafts, kept)
 
 
-def _move_each(
-    report: TableReport,
-    policy: Policy,
-    due: Sequence[date],
-    run_id: str,
-    kept: KeptConnection,
-    drafts: Drafts,
-) -> None:
-    for day in due:
-        if day in {known.day for known in report.days}:
-            continue  # it went with its partition
-        try:
-            moved = move_one(kept, report.table, policy, day, report.cut, run_id, _no_step, drafts.of_day)
-        except Exception as error:
-            # A day that cannot move now does not keep the others: each is for itself.
-            _note_failure(report, error)
-            continue
-        report.days += [one for one in moved if one.day not in {known.day for known in report.days}]
-        if any(one.rows_moved for one in moved) and report.outcome == "nothing":
-            report.outcome = "moved"
+def _move_one(report: TableReport, run: Run, day: date, drafts: Drafts, kept: KeptConnection) -> None:
+    try:
+        moved = move_one(kept, run, day, drafts.of_day(day))
+    except Exception as error:
+        # A day that cannot move now does not keep the others: each is for itself.
+        _note_failure(report, error)
+        return
+    report.days += [one for one in moved if one.day not in {known.day for known in report.days}]
+    if any(one.rows_moved for one in moved) and report.outcome == "nothing":
+        report.outcome = "moved"
 
 
 def move_day(table: Table | str, day: date, *, cut: datetime, run_id: str, step: Step | None = None) -> Moved:
@@ -214,10 +205,9 @@ def move_day(table: Table | str, day: date, *, cut: datetime, run_id: str, step:
     with only_runner(name) as alone:
         if not alone:
             return Moved(day, 0, 0, reason="skipped: another run is archiving this table")
-        reached = step or _no_step
-        drafts = Drafts(name, policy, [day], cut, run_id, reached)
-        with little_memory(), drafts, KeptConnection() as kept:
-            return move_one(kept, name, policy, day, cut, run_id, reached, drafts.of_day)[0]
+        run = Run(name, policy, cut, run_id, step or _no_step)
+        with little_memory(), Drafts(run, [day]) as drafts, KeptConnection() as kept:
+            return move_one(kept, run, day, drafts.of_day(day))[0]
 
 
 def plain_words(error: Exception) -> str:

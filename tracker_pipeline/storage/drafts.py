@@ -10,14 +10,13 @@ What belongs here: when a draft is made and how long it lasts. What does not: ho
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from datetime import date, datetime
+from datetime import date
 from types import TracebackType
 
-from tracker_pipeline.storage.archive_policy import Policy
 from tracker_pipeline.storage.column_forms import fields_of
 from tracker_pipeline.storage.kept_connection import KeptConnection
-from tracker_pipeline.storage.moving import plan
-from tracker_pipeline.storage.part_copy import Draft, Step, drafted
+from tracker_pipeline.storage.moving import Run, plan
+from tracker_pipeline.storage.part_copy import Draft, drafted
 from tracker_pipeline.storage.partition_mode import is_of_one_day, work_of_day
 
 
@@ -27,16 +26,13 @@ class Drafts:
     There are none of row mode, which reads and deletes in one snapshot, and of partitions of several days.
 
     Args:
-        name: table.
+        run: the table and what is to move of it.
         days: which are going to move.
-        step: told the name of each step.
     """
 
-    def __init__(
-        self, name: str, policy: Policy, days: Sequence[date], cut: datetime, run_id: str, step: Step
-    ) -> None:
-        self._name, self._policy, self._cut, self._run_id, self._step = name, policy, cut, run_id, step
-        self._days = list(days) if policy.mode == "partition" else []
+    def __init__(self, run: Run, days: Sequence[date]) -> None:
+        self._run = run
+        self._days = list(days) if run.policy.mode == "partition" else []
         self._kept = KeptConnection()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="drafts")
         self._begun: tuple[date, Future[Draft | None], ExitStack] | None = None
@@ -80,8 +76,8 @@ class Drafts:
         # Whatever is in the way is in the way of the move as well, which says so.
         with suppress(Exception):
             with self._kept.lent() as connection:
-                due = plan(connection, self._name, self._policy, day, self._cut, self._run_id)
+                due = plan(connection, self._run, day)
             if due.partition is not None and is_of_one_day(due.partition) and not due.reason:
                 work = work_of_day(due.work, due.partition, day)
-                return stack.enter_context(drafted(None, work, fields_of(work.table), self._step))
+                return stack.enter_context(drafted(None, work, fields_of(work.table), self._run.step))
         return None

@@ -20,7 +20,6 @@ from typing import Any, BinaryIO, Protocol, cast
 from tracker_pipeline.resources.errors import PermanentError, TransientError
 from tracker_pipeline.settings import get_settings
 
-_CHUNK_BYTES = 8 * 1024 * 1024
 UNFINISHED = ".unfinished"
 
 

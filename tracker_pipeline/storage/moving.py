@@ -4,7 +4,7 @@ What belongs here: the frame around a move. What does not: how rows are removed 
 (`archive_locks`), which days there are (`archive`).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time
@@ -69,6 +69,25 @@ class Moved:
 
 
 @dataclass(frozen=True)
+class Run:
+    """What is the same for all days of a table that are moved together.
+
+    Attributes:
+        table: schema and table.
+        policy: of the table.
+        cut: rows before this moment move.
+        run_id: recorded with each part.
+        step: told the name of each step as it is reached.
+    """
+
+    table: str
+    policy: Policy
+    cut: datetime
+    run_id: str
+    step: Step
+
+
+@dataclass(frozen=True)
 class Plan:
     """What is to move for one day, as it is found without a lock.
 
@@ -84,46 +103,34 @@ class Plan:
     reason: str
 
 
-def plan(connection: Connection, name: str, policy: Policy, day: date, cut: datetime, run_id: str) -> Plan:
+def plan(connection: Connection, run: Run, day: date) -> Plan:
     """Look what is due of one day of a table.
 
     Raises:
         PermanentError: the table or its policy does not allow it.
         TransientError: the lake has not enough space.
     """
-    table = live_table(connection, name)
+    table, policy = live_table(connection, run.table), run.policy
     refuse_bad_policy(table, policy)
-    cut = min(cut, datetime.now(UTC))
-    work = Work(table, policy, day, cut, quoted(table), condition_of_day(table, policy, day, cut), run_id)
+    cut = min(run.cut, datetime.now(UTC))
+    condition = condition_of_day(table, policy, day, cut)
+    work = Work(table, policy, day, cut, quoted(table), condition, run.run_id)
     partition = partition_of(connection, work) if policy.mode == "partition" else None
-    cold = manifest.cold_rows(connection, name)
+    cold = manifest.cold_rows(connection, table.name)
     if reason := _why_not(connection, work, partition):
         return Plan(work, partition, cold, reason)
     bytes_per_row = _bytes_per_row(connection, partition.oid) if partition else _row_bytes(connection, work)
     return Plan(replace(work, bytes_per_row=bytes_per_row), partition, cold, "")
 
 
-def move_one(
-    kept: KeptConnection,
-    name: str,
-    policy: Policy,
-    day: date,
-    cut: datetime,
-    run_id: str,
-    step: Step,
-    draft_of: Callable[[date], Draft | None],
-) -> list[Moved]:
+def move_one(kept: KeptConnection, run: Run, day: date, draft: Draft | None) -> list[Moved]:
     """Move the due rows of one day, in partition mode with all days of its partition; nobody else runs this table.
 
     Args:
         kept: the connection to do it by.
-        name: schema and table.
-        policy: of the table.
+        run: the table and what is to move of it.
         day: the day.
-        cut: rows before this moment move.
-        run_id: recorded with the part.
-        step: told the name of each step as it is reached.
-        draft_of: gives the file of a day that was written before, if there is one.
+        draft: a file of its rows that was written before, if there is one.
 
     Returns:
         What became of each day, the one asked for first.
@@ -132,13 +139,12 @@ def move_one(
         PermanentError: the table or its policy does not allow it.
         TransientError: nothing was moved, or it is not known; the text says which.
     """
-    draft = draft_of(day)
-    with kept.lent() as connection, among_writers(connection, name):
-        due = plan(connection, name, policy, day, cut, run_id)
+    with kept.lent() as connection, among_writers(connection, run.table):
+        due = plan(connection, run, day)
         if due.reason:
             return [Moved(day, 0, due.cold.get(day, 0), reason=due.reason)]
         connection.commit()
-        transfers = _with_tries(connection, due, step, draft)
+        transfers = _with_tries(connection, due, run.step, draft)
     moved = [_described(done, due) for done in transfers]
     return sorted(moved, key=lambda one: (one.day != day, one.day)) or [
         Moved(day, 0, due.cold.get(day, 0), reason="its rows are archived already with the same values")

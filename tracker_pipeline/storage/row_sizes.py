@@ -31,7 +31,8 @@ def bytes_per_row(connection: Connection, table: LiveTable, source: str, conditi
         condition: SQL on the rows.
     """
     sample = f"SELECT * FROM {source} WHERE {condition} LIMIT {_SAMPLE_ROWS}"  # noqa: S608
-    row = connection.execute(f"SELECT avg(pg_column_size(t)) FROM ({sample}) AS t").fetchone()  # noqa: S608
+    # A table may have a column of any name, which a bare one would mean instead of the row.
+    row = connection.execute(f"SELECT avg(pg_column_size(t.*)) FROM ({sample}) AS t").fetchone()  # noqa: S608
     own = float(row[0]) + _POINTER_BYTES if row and row[0] is not None else 0.0
     found = connection.execute(_SIZES, {"oid": table.oid}).fetchone()
     rows_bytes, index_bytes, indexes = found or (0, 0, 0)

@@ -69,9 +69,9 @@ def test_text_that_comes_again_is_kept_once_though_its_first_rows_hardly_repeat(
     wallets = pl.Series([f"wallet {row * 7_919 % 2_500}" for row in range(10_000)], dtype=pl.String)
     rows = pl.DataFrame({"wallet": wallets, "signature": [f"signature {row}" for row in range(10_000)]})
     block = rows.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(TEXTS)
-    dictionaries, encodings, codecs = choose_forms(block, block)
+    dictionaries, encodings, levels = choose_forms(block, block)
     assert (dictionaries, encodings) == (["wallet"], {"signature": "DELTA_LENGTH_BYTE_ARRAY"})
-    assert set(codecs.values()) == {"zstd"}
+    assert set(levels.values()) == {3}
 
 
 def test_floats_are_kept_as_they_are_unless_their_bytes_apart_are_much_smaller() -> None:
@@ -87,12 +87,12 @@ def test_floats_are_kept_as_they_are_unless_their_bytes_apart_are_much_smaller()
         "one": np.ones(ROWS),
     }
     block = pa.table(columns)
-    dictionaries, encodings, codecs = choose_forms(block, block)
+    dictionaries, encodings, levels = choose_forms(block, block)
     apart = ["with few bits", "short"]
     assert dictionaries == ["none", "one"]
     assert [name for name, encoding in encodings.items() if encoding == "BYTE_STREAM_SPLIT"] == apart
     assert [name for name, encoding in encodings.items() if encoding == "PLAIN"] == list(columns)[:3]
-    assert [name for name, codec in codecs.items() if codec == "zstd"] == apart
+    assert [name for name, level in levels.items() if level < 0] == list(columns)[:3]
 
 
 def test_a_part_says_the_same_to_every_reader_whatever_its_forms(tmp_path: Path) -> None:
@@ -108,6 +108,8 @@ def test_a_part_says_the_same_to_every_reader_whatever_its_forms(tmp_path: Path)
     assert pl.read_parquet(path).equals(pl.DataFrame(rows))
     found = duckdb.sql(f"SELECT * FROM '{path}'").pl()
     assert found.equals(pl.DataFrame(rows).cast(found.schema))
+    group = pyarrow.parquet.read_metadata(path).row_group(0)
+    assert {group.column(n).compression for n in range(group.num_columns)} == {"ZSTD"}
 
 
 @pytest.mark.parametrize(
