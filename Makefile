@@ -18,8 +18,9 @@ demo: install
 up: install
 	$(VENV)/bin/tracker up
 
+# More workers than cores: a test waits for servers and disks for half of its time.
 test: install
-	$(VENV)/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+	$(VENV)/bin/python -m pytest -n $$(( $$(getconf _NPROCESSORS_ONLN) * 3 / 2 )) --dist loadfile --no-loadscope-reorder
 
 lint: install
 	$(VENV)/bin/ruff check .
