@@ -92,24 +92,34 @@ def test_the_views_are_there_in_sql_beside_the_tables(own_database):
 
 
 @pytest.mark.parametrize(
-    ("statement", "most"),
+    ("statement", "lookback_days", "ahead"),
     [
         (
             "SELECT * FROM market.ohlc_today WHERE timeframe = '15m' AND venue = 'bybit' AND symbol = 'BTC/USDT'",
-            3,
+            2,
+            timedelta(days=1),
         ),
-        ("SELECT * FROM market.ohlc_recent WHERE timeframe = '15m' AND symbol = 'BTC/USDT'", 9),
-        ("SELECT * FROM market.latest_bars WHERE timeframe = '15m'", 3),
+        (
+            "SELECT * FROM market.ohlc_recent WHERE timeframe = '15m' AND symbol = 'BTC/USDT'",
+            8,
+            timedelta(days=1),
+        ),
+        ("SELECT * FROM market.latest_bars WHERE timeframe = '15m'", 2, timedelta(hours=1)),
     ],
 )
-def test_a_plan_opens_only_the_partitions_that_can_hold_an_answer(own_database, statement, most):
+def test_a_plan_opens_only_the_partitions_that_can_hold_an_answer(
+    own_database, statement, lookback_days, ahead
+):
     write(quarters(timedelta(hours=3), 8))
     with connect() as connection, connection.transaction():
-        made = ensure_partitions(connection, BARS["15m"], NOW - timedelta(days=60), NOW + timedelta(hours=1))
+        made = ensure_partitions(connection, BARS["15m"], NOW - timedelta(days=60), NOW + timedelta(days=1))
     assert len(made) >= 59
+    first = datetime.now(UTC) - timedelta(days=lookback_days)
     opened = set(re.findall(r"market_ohlc_\w+?(?=_pkey|\s)", plan(statement)))
-    assert 1 <= len(opened) <= most
-    assert all(name.startswith("market_ohlc_15m_") for name in opened)
+    last = datetime.now(UTC) + ahead
+    days = [first + timedelta(days=day) for day in range((last.date() - first.date()).days + 1)]
+    assert opened
+    assert opened <= {f"market_ohlc_15m_{day:%Y_%m_%d}" for day in days}
 
 
 def test_a_plan_that_is_kept_gives_no_row_that_has_grown_too_old(own_database):
