@@ -71,7 +71,7 @@ def test_text_that_comes_again_is_kept_once_though_its_first_rows_hardly_repeat(
     block = rows.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(TEXTS)
     dictionaries, encodings, levels = choose_forms(block, block)
     assert (dictionaries, encodings) == (["wallet"], {"signature": "DELTA_LENGTH_BYTE_ARRAY"})
-    assert set(levels.values()) == {3}
+    assert set(levels.values()) == {1}
 
 
 def test_floats_are_kept_as_they_are_unless_their_bytes_apart_are_much_smaller() -> None:
