@@ -6,7 +6,7 @@ What belongs here: from the fields of rows to columns. What does not: the transa
 
 import struct
 from collections.abc import Iterator, Sequence
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -19,16 +19,13 @@ from tracker_pipeline.storage.copy_out import CopyOut
 # A batch of narrow rows is cut by its rows, one of wide rows by its bytes.
 _BATCH_ROWS: Final = 16_384
 _BATCH_BYTES: Final = 1 << 20
-_ROWS_AT_ONCE: Final = 8_192
-_MOST_ROWS: Final = _BATCH_ROWS + _ROWS_AT_ONCE
+_FEW_BYTES: Final = 1 << 16
 _EPOCH_US: Final = 946_684_800_000_000  # 2000-01-01, where Postgres counts from
 _EPOCH_DAYS: Final = 10_957
 _FIRST_US, _LAST_US = -62_135_596_800_000_000, 253_402_300_799_999_999  # years 1 and 9999
 _FIRST_DAY, _LAST_DAY = -719_162, 2_932_896
 _NUMBERS: Final = (Kind.INTEGER, Kind.FLOAT, Kind.TIME, Kind.DATE)
 _I64 = npt.NDArray[np.int64]
-_I32 = npt.NDArray[np.int32]
-_Bytes = npt.NDArray[np.uint8]
 
 
 def row_batches(rows: CopyOut, fields: Sequence[Field]) -> Iterator[pa.RecordBatch]:
@@ -37,175 +34,180 @@ def row_batches(rows: CopyOut, fields: Sequence[Field]) -> Iterator[pa.RecordBat
     Raises:
         DoesNotFitError: a value needs the wider form of its column.
     """
-    from tracker_pipeline.domain.copy_binary import split_rows
-
-    schema = pa.schema([(field.name, field.arrow) for field in fields])
-    columns = [_column_of(field) for field in fields]
-    starts, sizes = (np.empty((len(fields), _ROWS_AT_ONCE), np.int32) for _ in range(2))
-    filled = 0
-
-    def batch() -> pa.RecordBatch:
-        return pa.RecordBatch.from_arrays([column.array(filled) for column in columns], schema=schema)
-
+    layout = _Layout(fields)
+    batch = _Batch(layout, [_FEW_BYTES] * layout.texts)
     while rows.more():
-        found, rows.begin = split_rows(rows.data, rows.begin, rows.end, starts, sizes)
-        if found < 0:
-            raise TransientError("the server sent a row with another number of fields than it was asked for")
-        for place, column in enumerate(columns):
-            column.take(rows.data, starts[place, :found], sizes[place, :found], filled)
-        filled += found
-        if filled >= _BATCH_ROWS or sum(column.bytes_of(filled) for column in columns) >= _BATCH_BYTES:
-            yield batch()
-            columns = [
-                _column_of(field, column.bytes_of(filled))
-                for field, column in zip(fields, columns, strict=True)
-            ]
-            filled = 0
-    if filled:
-        yield batch()
+        batch.take(rows)
+        if batch.is_full:
+            yield batch.finished()
+            batch = _Batch(layout, batch.bytes_of_texts)
+    if batch.rows:
+        yield batch.finished()
 
 
-class _Column(Protocol):
-    """Values of one field of a batch in the making."""
+class _Layout:
+    """Where the values of each field of a batch in the making stand."""
 
-    def take(self, data: _Bytes, starts: _I32, sizes: _I32, first: int) -> None:
-        """Take values from `data` for the rows from `first` on."""
-        ...
+    def __init__(self, fields: Sequence[Field]) -> None:
+        from tracker_pipeline.domain.copy_binary import NUMBER, SCALED, TEXT
 
-    def bytes_of(self, rows: int) -> int:
-        """What the first rows take."""
-        ...
-
-    def array(self, rows: int) -> pa.Array:
-        """The first rows as they stand in the file."""
-        ...
-
-
-def _column_of(field: Field, expected_bytes: int = 0) -> _Column:
-    return _Numbers(field) if field.kind in (*_NUMBERS, Kind.SCALED) else _Texts(field, expected_bytes)
-
-
-class _Numbers:
-    """Values of up to 8 bytes."""
-
-    def __init__(self, field: Field) -> None:
-        self._field = field
-        self._values = np.empty(_MOST_ROWS, np.int64)
-        self._present = np.empty(_MOST_ROWS, np.bool_)
-        self._missing = 0
-
-    def take(self, data: _Bytes, starts: _I32, sizes: _I32, first: int) -> None:
-        """See `_Column`."""
-        from tracker_pipeline.domain.copy_binary import take_integers, take_scaled
-
-        end = first + len(starts)
-        values, present = self._values[first:end], self._present[first:end]
-        if self._field.kind is Kind.SCALED:
-            missing = take_scaled(data, starts, sizes, self._field.arrow.scale, values, present)
-            if missing < 0:
-                raise DoesNotFitError(self._field.column)
-        else:
-            missing = take_integers(data, starts, sizes, values, present)
-        self._missing += missing
-
-    def bytes_of(self, rows: int) -> int:
-        """See `_Column`."""
-        return 8 * rows
-
-    def array(self, rows: int) -> pa.Array:
-        """See `_Column`."""
-        values, kind = self._values[:rows], self._field.kind
-        present = self._present[:rows]
-        valid = _bitmap(present) if self._missing else None
-        if kind is Kind.TIME:
-            values += _EPOCH_US * present if self._missing else _EPOCH_US
-            self._refuse_outside(values, _FIRST_US, _LAST_US)
-        if kind is Kind.DATE:
-            values += _EPOCH_DAYS * present if self._missing else _EPOCH_DAYS
-            self._refuse_outside(values, _FIRST_DAY, _LAST_DAY)
-        return pa.Array.from_buffers(self._field.arrow, rows, [valid, self._words(values)])
-
-    def _words(self, values: _I64) -> pa.Buffer:
-        """The numbers in the memory of the Arrow type."""
-        arrow = self._field.arrow
-        if self._field.kind is Kind.SCALED:
-            words = np.empty((len(values), 2), np.int64)
-            words[:, 0] = values
-            words[:, 1] = values >> 63
-            return pa.py_buffer(words)
-        if pa.types.is_boolean(arrow):
-            return _bitmap(values != 0)
-        width = arrow.bit_width // 8
-        return pa.py_buffer(values if width == 8 else values.astype(f"i{width}"))
-
-    def _refuse_outside(self, values: _I64, low: int, high: int) -> None:
-        if values.min() < low or values.max() > high:
-            raise DoesNotFitError(self._field.column)
+        self.fields = tuple(fields)
+        self.schema = pa.schema([(field.name, field.arrow) for field in fields])
+        forms = [NUMBER if f.kind in _NUMBERS else SCALED if f.kind is Kind.SCALED else TEXT for f in fields]
+        self.texts = forms.count(TEXT)
+        self.numbers = len(forms) - self.texts
+        self.places = [
+            forms[:at].count(TEXT) if form == TEXT else at - forms[:at].count(TEXT)
+            for at, form in enumerate(forms)
+        ]
+        extras = [
+            {Kind.TIME: _EPOCH_US, Kind.DATE: _EPOCH_DAYS}.get(f.kind, 0) if form != SCALED else f.arrow.scale
+            for f, form in zip(fields, forms, strict=True)
+        ]
+        self.of_fields = np.array(forms, np.int8), np.array(self.places, np.int64), np.array(extras, np.int64)
 
 
-class _Texts:
-    """Values of any length.
+class _Batch:
+    """Rows of one batch in the making.
 
     Args:
-        expected_bytes: what they take together, about: to grow costs the memory of both sizes.
+        layout: of its fields.
+        expected_bytes: what each field of texts will take, about: to grow costs the memory of both sizes.
     """
 
-    def __init__(self, field: Field, expected_bytes: int) -> None:
-        self._field = field
-        self._ends = np.empty(_MOST_ROWS + 1, np.int32)
-        self._ends[0] = 0
-        self._data = np.empty(max(expected_bytes * 9 // 8, _BATCH_BYTES // 16), np.uint8)
-        self._present = np.empty(_MOST_ROWS, np.bool_)
-        self._missing = 0
+    def __init__(self, layout: _Layout, expected_bytes: Sequence[int]) -> None:
+        self.rows = 0
+        self._layout = layout
+        self._numbers = np.empty((layout.numbers, _BATCH_ROWS), np.int64)
+        self._ends = np.empty((layout.texts, _BATCH_ROWS + 1), np.int32)
+        self._ends[:, 0] = 0
+        self._begins = _begins([size * 9 // 8 + _FEW_BYTES for size in expected_bytes])
+        self._texts = np.empty(self._begins[-1], np.uint8)
+        self._present = np.empty((len(layout.fields), _BATCH_ROWS), np.bool_)
+        self._missing = np.zeros(len(layout.fields), np.int64)
 
-    def take(self, data: _Bytes, starts: _I32, sizes: _I32, first: int) -> None:
-        """See `_Column`."""
-        from tracker_pipeline.domain.copy_binary import take_texts
+    @property
+    def bytes_of_texts(self) -> list[int]:
+        """What each field of texts takes."""
+        sizes: list[int] = self._ends[:, self.rows].tolist()
+        return sizes
 
-        begin, end = int(self._ends[first]), first + len(starts)
-        needed = begin + int(np.maximum(sizes, 0).sum(dtype=np.int64))
-        if needed > len(self._data):
-            larger = np.empty(max(needed, 2 * len(self._data)), np.uint8)
-            larger[:begin] = self._data[:begin]
-            self._data = larger
-        self._missing += take_texts(
-            data, starts, sizes, begin, self._ends[first + 1 : end + 1], self._data, self._present[first:end]
+    @property
+    def is_full(self) -> bool:
+        """Whether no other rows should be taken."""
+        taken = sum(self.bytes_of_texts) + 8 * self._layout.numbers * self.rows
+        return self.rows >= _BATCH_ROWS or taken >= _BATCH_BYTES
+
+    def take(self, rows: CopyOut) -> None:
+        """Take the rows that have come, as many as there is room for.
+
+        Raises:
+            DoesNotFitError: a value needs the wider form of its column.
+        """
+        from tracker_pipeline.domain.copy_binary import NO_ROOM, NOTHING_ODD, OTHER_FIELDS, take_rows
+
+        while True:
+            self.rows, rows.begin, odd = take_rows(
+                rows.data, rows.begin, rows.end, self.rows, *self._layout.of_fields, self._numbers, self._texts,
+                self._begins, self._ends, self._present, self._missing,
+            )  # fmt: skip
+            if odd != NO_ROOM or self.is_full:
+                break
+            self._make_room(rows.end - rows.begin)
+        if odd == OTHER_FIELDS:
+            raise TransientError("the server sent a row with another number of fields than it was asked for")
+        if odd >= 0:
+            raise DoesNotFitError(self._layout.fields[odd].column)
+        assert odd in (NOTHING_ODD, NO_ROOM)  # noqa: S101  # nothing else is said
+
+    def _make_room(self, size: int) -> None:
+        """Room for as many bytes more in each field of texts."""
+        begins, texts = self._begins, self._texts
+        filled = self.bytes_of_texts
+        rooms = np.diff(begins).tolist()
+        self._begins = _begins(
+            [max(room, 2 * used, used + size) for room, used in zip(rooms, filled, strict=True)]
         )
+        self._texts = np.empty(self._begins[-1], np.uint8)
+        for old, new, used in zip(begins, self._begins, filled, strict=False):
+            self._texts[new : new + used] = texts[old : old + used]
 
-    def bytes_of(self, rows: int) -> int:
-        """See `_Column`."""
-        return int(self._ends[rows])
+    def finished(self) -> pa.RecordBatch:
+        """The rows, as they stand in the file."""
+        arrays = [self._array(at, field) for at, field in enumerate(self._layout.fields)]
+        return pa.RecordBatch.from_arrays(arrays, schema=self._layout.schema)
 
-    def array(self, rows: int) -> pa.Array:
-        """See `_Column`."""
-        valid = _bitmap(self._present[:rows]) if self._missing else None
-        travelling = pa.string() if self._field.kind is Kind.DECIMAL else self._field.arrow
-        if self._field.kind is Kind.LIST:
-            travelling = pa.binary()
-        ends, data = self._ends[: rows + 1], self._data[: int(self._ends[rows])]
-        values = pa.Array.from_buffers(travelling, rows, [valid, pa.py_buffer(ends), pa.py_buffer(data)])
-        if self._field.kind is Kind.LIST:
-            return pa.array([self._list_of(value) for value in values.to_pylist()], self._field.arrow)
-        return values if values.type == self._field.arrow else values.cast(self._field.arrow)
+    def _array(self, at: int, field: Field) -> pa.Array:
+        place = self._layout.places[at]
+        valid = _bitmap(self._present[at, : self.rows]) if self._missing[at] else None
+        if field.kind in (*_NUMBERS, Kind.SCALED):
+            return _number_array(field, self._numbers[place, : self.rows], valid)
+        ends, begin = self._ends[place, : self.rows + 1], self._begins[place]
+        return _text_array(field, ends, self._texts[begin : begin + ends[-1]], valid)
 
-    def _list_of(self, value: bytes | None) -> list[str | None] | None:
-        """The texts of an array, as Postgres sends it."""
-        if value is None:
-            return None
-        dimensions, _, _ = struct.unpack_from("!iii", value)
-        if dimensions == 0:
-            return []
-        length, lowest = struct.unpack_from("!ii", value, 12)
-        if (dimensions, lowest) != (1, 1):
-            raise DoesNotFitError(self._field.column)
-        items: list[str | None] = []
-        at = 20
-        for _ in range(length):
-            (size,) = struct.unpack_from("!i", value, at)
-            at += 4
-            items.append(None if size < 0 else value[at : at + size].decode())
-            at += max(size, 0)
-        return items
+
+def _begins(sizes: Sequence[int]) -> _I64:
+    """Where each of some pieces begins, and last where all end."""
+    return np.cumsum([0, *sizes], dtype=np.int64)
+
+
+def _number_array(field: Field, values: _I64, valid: pa.Buffer | None) -> pa.Array:
+    if field.kind is Kind.TIME:
+        _refuse_outside(field, values, _FIRST_US, _LAST_US)
+    if field.kind is Kind.DATE:
+        _refuse_outside(field, values, _FIRST_DAY, _LAST_DAY)
+    return pa.Array.from_buffers(field.arrow, len(values), [valid, _words(field, values)])
+
+
+def _refuse_outside(field: Field, values: _I64, low: int, high: int) -> None:
+    if values.min() < low or values.max() > high:
+        raise DoesNotFitError(field.column)
+
+
+def _words(field: Field, values: _I64) -> pa.Buffer:
+    """The numbers in the memory of the Arrow type."""
+    if field.kind is Kind.SCALED:
+        words = np.empty((len(values), 2), np.int64)
+        words[:, 0] = values
+        words[:, 1] = values >> 63
+        return pa.py_buffer(words)
+    if pa.types.is_boolean(field.arrow):
+        return _bitmap(values != 0)
+    width = field.arrow.bit_width // 8
+    return pa.py_buffer(values if width == 8 else values.astype(f"i{width}"))
+
+
+def _text_array(
+    field: Field, ends: npt.NDArray[np.int32], data: npt.NDArray[np.uint8], valid: pa.Buffer | None
+) -> pa.Array:
+    travelling = pa.string() if field.kind is Kind.DECIMAL else field.arrow
+    if field.kind is Kind.LIST:
+        travelling = pa.binary()
+    buffers = [valid, pa.py_buffer(ends), pa.py_buffer(data)]
+    values = pa.Array.from_buffers(travelling, len(ends) - 1, buffers)
+    if field.kind is Kind.LIST:
+        return pa.array([_list_of(field, value) for value in values.to_pylist()], field.arrow)
+    return values if values.type == field.arrow else values.cast(field.arrow)
+
+
+def _list_of(field: Field, value: bytes | None) -> list[str | None] | None:
+    """The texts of an array, as Postgres sends it."""
+    if value is None:
+        return None
+    dimensions, _, _ = struct.unpack_from("!iii", value)
+    if dimensions == 0:
+        return []
+    length, lowest = struct.unpack_from("!ii", value, 12)
+    if (dimensions, lowest) != (1, 1):
+        raise DoesNotFitError(field.column)
+    items: list[str | None] = []
+    at = 20
+    for _ in range(length):
+        (size,) = struct.unpack_from("!i", value, at)
+        at += 4
+        items.append(None if size < 0 else value[at : at + size].decode())
+        at += max(size, 0)
+    return items
 
 
 def _bitmap(present: npt.NDArray[np.bool_]) -> pa.Buffer:
