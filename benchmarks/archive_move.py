@@ -97,8 +97,8 @@ from datetime import datetime
 from tracker_pipeline.storage.archive import archive_tables
 import numpy, pyarrow.parquet
 pyarrow.array([0])  # imports pandas where it is installed, which it is for the peer
-from tracker_pipeline.domain.copy_binary import split_rows, take_integers, take_scaled, take_texts
-from tracker_pipeline.domain.postgres_hash import hash_float64, hash_int64, hash_text
+from tracker_pipeline.domain.copy_binary import take_rows
+from tracker_pipeline.domain.postgres_hash import hash_float64, hash_int64, hash_scaled, hash_text
 from tracker_pipeline.storage.archive_policy import get_policies
 from tracker_pipeline.storage.database import connect
 get_policies()
@@ -106,12 +106,11 @@ with connect():
     pass
 # Compiled code is loaded as modules are, once for a process.
 one = numpy.zeros(1, numpy.int64)
-seeds = hash_int64(one), hash_float64(one.astype(float)), hash_text(numpy.zeros(1, numpy.uint8), one, one, None)
-copied, places, there = numpy.zeros(64, numpy.uint8), numpy.zeros((1, 1), numpy.int32), numpy.zeros(1, bool)
-split_rows(copied, 0, 0, places, places)
-take_integers(copied, places[0], places[0], one, there)
-take_scaled(copied, places[0], places[0], 8, one, there)
-take_texts(copied, places[0], places[0], 0, places[0], copied, there)
+seeds = hash_int64(one), hash_float64(one.astype(float)), hash_scaled(one, 8)
+hash_text(numpy.zeros(1, numpy.uint8), one, one, None)
+copied, there = numpy.zeros(64, numpy.uint8), numpy.zeros((1, 1), bool)
+numbers, ends = numpy.zeros((1, 1), numpy.int64), numpy.zeros((1, 2), numpy.int32)
+take_rows(copied, 0, 0, 0, one.astype(numpy.int8), one, one, numbers, copied, one.repeat(2), ends, there, one)
 from benchmarks.archive_move import measured
 def work():
     (report,) = archive_tables([sys.argv[1]], cut=datetime.fromisoformat(sys.argv[2]), run_id="benchmark")

@@ -54,7 +54,8 @@ class Field:
         column: of the table.
         kind: how it is compared.
         arrow: its type in the file.
-        select: SQL that reads it, in the form in which it travels.
+        select: SQL that reads it, in the form in which it travels: the column itself where that will do, since a row
+            whose columns are all as they stand in the table takes a tenth less to send.
         value: SQL of what is hashed.
         counted: SQL that is NULL where `value` is, and costs less; `*` where it never is.
     """
@@ -78,7 +79,8 @@ _HASHES: Final = {
     " ELSE hashfloat8extended({value}, {seed}) END",
     Kind.TIME: "timestamp_hash_extended({value}, {seed})",
     Kind.DATE: "hashint4extended({value}, {seed})",
-    Kind.SCALED: "hashint8extended({value}, {seed})",
+    Kind.SCALED: "CASE WHEN {value} < 0 THEN ~hash_numeric_extended({value}, {seed})"
+    " ELSE hash_numeric_extended({value}, {seed}) END",
     Kind.DECIMAL: 'hashtextextended({value} COLLATE "C", {seed})',
     Kind.TEXT: 'hashtextextended({value} COLLATE "C", {seed})',
     Kind.BYTES: 'hashtextextended(md5({value}) COLLATE "C", {seed})',
@@ -86,6 +88,7 @@ _HASHES: Final = {
 }
 _INTEGERS: Final = {"int2": pa.int16(), "int4": pa.int32(), "int8": pa.int64()}
 _TEXTS: Final = {"text", "varchar", "bpchar", "name", "char"}
+_AS_TEXT: Final = {"text", "varchar"}  # travel as their text does
 _TEXT_LISTS: Final = {"_text", "_varchar"}
 _FIRST_TIME, _LAST_TIME = "'0001-01-01'", "'9999-12-31 23:59:59.999999'"
 
@@ -136,32 +139,33 @@ _Form = tuple[Kind, pa.DataType, str, str]
 def _plain_form(column: LiveColumn, quoted: str) -> _Form | None:
     base = column.base
     if base in _INTEGERS:
-        return Kind.INTEGER, _INTEGERS[base], f"{quoted}::{base}", f"{quoted}::int8"
+        return Kind.INTEGER, _INTEGERS[base], quoted, f"{quoted}::int8"
     if base == "bool":
-        return Kind.INTEGER, pa.bool_(), f"{quoted}::bool", f"{quoted}::bool::int::int8"
+        return Kind.INTEGER, pa.bool_(), quoted, f"{quoted}::bool::int::int8"
     if base in ("float4", "float8"):
         arrow = pa.float32() if base == "float4" else pa.float64()
-        return Kind.FLOAT, arrow, f"{quoted}::{base}", f"{quoted}::float8"
+        return Kind.FLOAT, arrow, quoted, f"{quoted}::float8"
     if base in _TEXTS:
         # Cast to text, a bpchar loses its blanks at the end; one of a given length has them again.
         text = (
             f"textin(bpcharout({quoted}))" if (base, column.typmod) == ("bpchar", -1) else f"{quoted}::text"
         )
-        return Kind.TEXT, pa.string(), text, text if _is_short(column) else _short(text)
+        travelling = quoted if base in _AS_TEXT else text
+        return Kind.TEXT, pa.string(), travelling, text if _is_short(column) else _short(text)
     if base == "bytea":
-        return Kind.BYTES, pa.binary(), f"{quoted}::bytea", f"{quoted}::bytea"
+        return Kind.BYTES, pa.binary(), quoted, quoted
     return None
 
 
 def _time_form(column: LiveColumn, quoted: str) -> _Form | None:
     if column.base == "timestamptz":
         return (
-            Kind.TIME, pa.timestamp("us", "UTC"), f"{quoted}::timestamptz", f"({quoted} AT TIME ZONE 'UTC')",
+            Kind.TIME, pa.timestamp("us", "UTC"), quoted, f"({quoted} AT TIME ZONE 'UTC')",
         )  # fmt: skip
     if column.base == "timestamp":
-        return Kind.TIME, pa.timestamp("us"), f"{quoted}::timestamp", f"{quoted}::timestamp"
+        return Kind.TIME, pa.timestamp("us"), quoted, quoted
     if column.base == "date":
-        return Kind.DATE, pa.date32(), f"{quoted}::date", f"({quoted}::date - date '2000-01-01')"
+        return Kind.DATE, pa.date32(), quoted, f"({quoted} - date '2000-01-01')"
     return None
 
 
@@ -172,10 +176,7 @@ def _number_form(column: LiveColumn, quoted: str) -> _Form | None:
     precision, scale = digits
     if not 0 <= scale <= min(precision, _FEW_DIGITS) or precision > _MANY_DIGITS:
         return None
-    scaled = (
-        f"({quoted} * 1{'0' * scale})::int8"  # of a value that travels the server computes it no second time
-    )
-    return Kind.SCALED, pa.decimal128(_FEW_DIGITS, scale), f"{quoted}::numeric", scaled
+    return Kind.SCALED, pa.decimal128(_FEW_DIGITS, scale), quoted, quoted
 
 
 def _list_form(column: LiveColumn, quoted: str) -> _Form | None:

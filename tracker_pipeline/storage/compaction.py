@@ -25,8 +25,13 @@ from tracker_pipeline.storage.column_forms import Field, Kind, fields_of
 from tracker_pipeline.storage.database import connect
 from tracker_pipeline.storage.lake_store import Step, lake_store, no_step
 from tracker_pipeline.storage.manifest import Batch, NewPart
-from tracker_pipeline.storage.part_loading import part_table, refuse_altered, special_columns
-from tracker_pipeline.storage.part_proof import Proof, batches_proof, file_proof
+from tracker_pipeline.storage.part_loading import (
+    part_table,
+    recorded_hashes,
+    refuse_altered,
+    special_columns,
+)
+from tracker_pipeline.storage.part_proof import PROOF_VERSION, Proof, batches_proof, file_proof
 from tracker_pipeline.storage.part_writer import PartWriter
 
 # A larger part gains nothing from being merged with others, and costs its rewriting each time.
@@ -211,14 +216,12 @@ def _proven(file: Any, name: str, table: LiveTable, parts: Sequence[Batch], fiel
 
 def _recorded(parts: Sequence[Batch]) -> dict[str, str]:
     """The sums of the recorded hashes; none where the parts have different forms, whose hashes do not add up."""
-    forms = {tuple(sorted((part.column_hashes or {}).keys())) for part in parts}
+    recorded = [recorded_hashes(part) for part in parts]
+    forms = {tuple(sorted(hashes)) for hashes in recorded}
     special = {frozenset(special_columns(part.schema)) for part in parts}
     if len(forms) != 1 or len(special) != 1:
         return {}
-    return {
-        name: _plus([(part.column_hashes or {})[name] for part in parts])
-        for name in (parts[0].column_hashes or {})
-    }
+    return {name: _plus([hashes[name] for hashes in recorded]) for name in recorded[0]}
 
 
 def _plus(texts: Sequence[str]) -> str:
@@ -250,7 +253,7 @@ def _time_column(name: str, fields: Sequence[Field]) -> str:
 
 def _schema(parts: Sequence[Batch], fields: Sequence[Field]) -> dict[str, Any]:
     """The schema of the newest part, with the forms of the new file."""
-    schema = dict(parts[-1].schema or {})
+    schema = {**(parts[-1].schema or {}), "proof_version": PROOF_VERSION}
     schema["columns"] = [
         {**c, "forms": {f.name: f.kind.value for f in fields if f.column == c["name"]}}
         for c in schema["columns"]

@@ -30,7 +30,7 @@ from tracker_pipeline.storage.column_forms import (
 )
 from tracker_pipeline.storage.database import Connection
 from tracker_pipeline.storage.lake_store import Staged, lake_store
-from tracker_pipeline.storage.part_proof import Proof, database_proof, file_proof
+from tracker_pipeline.storage.part_proof import PROOF_VERSION, Proof, database_proof, file_proof
 from tracker_pipeline.storage.part_writer import PartWriter, read_ahead
 from tracker_pipeline.storage.snapshot_reader import stream
 
@@ -62,11 +62,6 @@ class Work:
     run_id: str
     bytes_per_row: float = 0.0
 
-    @property
-    def time_column(self) -> str:
-        """The column of the day, quoted."""
-        return sql.Identifier(self.policy.time_column).as_string(None)
-
     def __str__(self) -> str:
         """Table and day, for messages."""
         return f"{self.table.name} of {self.day}"
@@ -74,15 +69,13 @@ class Work:
 
 @dataclass(frozen=True)
 class Copied:
-    """A published file with its proof, and what the manifest will say of it.
+    """A published and proven file, and what the manifest will say of it.
 
     Attributes:
         rows_moved: rows in it that are in Postgres still; a merged part has others besides.
     """
 
     part: manifest.NewPart
-    fields: tuple[Field, ...]
-    proof: Proof
     rows_moved: int
 
 
@@ -195,8 +188,8 @@ def _copy(
         sha256=stored.sha256,
         content_hash=expected.content_hash,
         column_hashes=expected.column_hashes,
-        min_ts=expected.first,
-        max_ts=expected.last,
+        min_ts=found.first,
+        max_ts=found.last,
         cut=work.cut,
         schema=schema_of(work.table, fields),
         created_at=draft.created_at,
@@ -204,14 +197,12 @@ def _copy(
         run_id=work.run_id,
         table_bytes=int(expected.rows * work.bytes_per_row) or None,
     )
-    return Copied(part, tuple(fields), expected, expected.rows)
+    return Copied(part, expected.rows)
 
 
 def _database_side(connection: Connection, work: Work, fields: Sequence[Field]) -> Proof:
     with connection.transaction():  # a savepoint: a value that does not fit must not end the whole
-        return database_proof(
-            connection, work.source, work.condition, fields, work.table.key, work.time_column
-        )
+        return database_proof(connection, work.source, work.condition, fields, work.table.key)
 
 
 def _result(counted: "Future[Proof]") -> Proof:
@@ -272,7 +263,13 @@ def schema_of(table: LiveTable, fields: Sequence[Field]) -> dict[str, object]:
         }
         for column in table.columns
     ]
-    return {"fingerprint": table.fingerprint, "oid": table.oid, "key": list(table.key), "columns": columns}
+    return {
+        "fingerprint": table.fingerprint,
+        "oid": table.oid,
+        "key": list(table.key),
+        "columns": columns,
+        "proof_version": PROOF_VERSION,
+    }
 
 
 def file_metadata(work: Work, fields: Sequence[Field], batch_id: str) -> dict[str, str]:

@@ -24,7 +24,7 @@ from tracker_pipeline.storage.column_forms import SIDECAR, Field, Kind, fields_o
 from tracker_pipeline.storage.database import Connection
 from tracker_pipeline.storage.lake_store import lake_store, sha256_of
 from tracker_pipeline.storage.manifest import Batch
-from tracker_pipeline.storage.part_proof import database_proof, decimals_as_text
+from tracker_pipeline.storage.part_proof import PROOF_VERSION, database_proof, decimals_as_text
 from tracker_pipeline.storage.snapshot_reader import EXACT_TEXT
 
 _BATCH_ROWS: Final = 65_536
@@ -115,6 +115,12 @@ def key_of_part(name: str, part: Batch) -> tuple[str, ...]:
     return TABLES[name].key if name in TABLES else ()
 
 
+def recorded_hashes(part: Batch) -> dict[str, str]:
+    """The hash of each field as it is computed now; none of an older part, which its SHA-256 stands for."""
+    is_current = (part.schema or {}).get("proof_version") == PROOF_VERSION
+    return dict(part.column_hashes or {}) if is_current else {}
+
+
 def special_columns(schema: Mapping[str, Any] | None) -> set[str]:
     """Columns that a file holds in their wider form."""
     columns = (schema or {}).get("columns")
@@ -191,10 +197,8 @@ def _exact_value(table: LiveTable, fields: Sequence[Field], name: str) -> str:
 
 def _proven_rows(connection: Connection, table: LiveTable, fields: Sequence[Field], part: Batch) -> int:
     """How many rows were loaded, once Postgres finds them to be those of the manifest."""
-    times = next((f for f in fields if f.kind is Kind.TIME), None)
-    time_column = sql.Identifier(times.name).as_string(None) if times else "NULL::timestamptz"
-    found = database_proof(connection, "pg_temp.part", "true", fields, table.key, time_column)
-    recorded = part.column_hashes or {}
+    found = database_proof(connection, "pg_temp.part", "true", fields, table.key)
+    recorded = recorded_hashes(part)
     differing = [
         name for name, text in found.column_hashes.items() if recorded and recorded.get(name) != text
     ]

@@ -75,7 +75,7 @@ def merged_with_cold(
         verified_at=datetime.now(UTC),
         table_bytes=int(expected.rows * work.bytes_per_row) or None,
     )
-    return Copied(part, tuple(fields), expected, copied.rows_moved)
+    return Copied(part, copied.rows_moved)
 
 
 def _special(schema: object) -> set[str]:

@@ -1,8 +1,9 @@
 """The proof of a part: what Postgres says of the rows, and what the finished file says of itself, are the same.
 
 Both sides count the rows and, for each field, the values that are not NULL and the sum of their hashes. Each hash is
-seeded with that of the row's key, so a value that wandered to another row is found as well as one that changed. Sums
-do not depend on the order of rows, and those of two parts add up to that of both.
+seeded with that of the row's key, so a value that wandered to another row is found as well as one that changed; that
+of a column of the key is seeded with those of the columns before it. Sums do not depend on the order of rows, and
+those of two parts add up to that of both.
 
 What belongs here: both sides, and the comparison. What does not: the hash functions (`domain.postgres_hash`).
 """
@@ -24,10 +25,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tracker_pipeline.domain.postgres_hash import U64, hash_float64, hash_int64, hash_text, total
+from tracker_pipeline.domain.postgres_hash import U64, hash_float64, hash_int64, hash_scaled, hash_text, total
 from tracker_pipeline.storage.column_forms import LONGEST_HASHED, Field, Kind
 from tracker_pipeline.storage.database import Connection
 
+# Which hashes of which values: the sums of other versions cannot be compared.
+PROOF_VERSION: Final = 2
 _MODULUS: Final = 2**64
 _EPOCH_US: Final = 946_684_800_000_000  # 2000-01-01, where Postgres counts from
 _EPOCH_DAYS: Final = 10_957
@@ -35,6 +38,7 @@ _EPOCH_DAYS: Final = 10_957
 _BATCH_ROWS: Final = 16_384
 _BATCH_BYTES: Final = 2 << 20
 _WIDE_BYTES: Final = 256
+_NO_SEED: Final = "0"
 _NEEDS_QUOTES: Final = frozenset('"\\{}, \t\n\r\v\f')
 
 
@@ -45,7 +49,7 @@ class Proof:
     Attributes:
         rows: how many.
         fields: for each field, how many values are not NULL and the sum of their hashes modulo 2^64.
-        first: earliest time, aware; None where there is none.
+        first: earliest time, aware; None where there is none, or Postgres was asked.
         last: latest time.
     """
 
@@ -56,20 +60,12 @@ class Proof:
 
     def __add__(self, other: "Proof") -> "Proof":
         """The proof of both sets together."""
-        return self._with(other, 1)
-
-    def __sub__(self, other: "Proof") -> "Proof":
-        """The proof of what is left without the rows of `other`."""
-        return self._with(other, -1)
-
-    def _with(self, other: "Proof", sign: int) -> "Proof":
         fields = {
-            name: (count + sign * other.fields[name][0], (sum_ + sign * other.fields[name][1]) % _MODULUS)
+            name: (count + other.fields[name][0], (sum_ + other.fields[name][1]) % _MODULUS)
             for name, (count, sum_) in self.fields.items()
         }
         times = [t for t in (self.first, self.last, other.first, other.last) if t is not None]
-        bounds = (min(times, default=None), max(times, default=None))
-        return Proof(self.rows + sign * other.rows, fields, *bounds)
+        return Proof(self.rows + other.rows, fields, min(times, default=None), max(times, default=None))
 
     @property
     def column_hashes(self) -> dict[str, str]:
@@ -97,9 +93,8 @@ def database_proof(
     condition: str,
     fields: Sequence[Field],
     key: Sequence[str],
-    time_column: str,
 ) -> Proof:
-    """Let Postgres count and hash the rows of `source` that meet `condition`.
+    """Let Postgres count and hash the rows of `source` that meet `condition`; it does not say their times.
 
     Args:
         connection: in the transaction whose snapshot counts.
@@ -107,27 +102,28 @@ def database_proof(
         condition: SQL.
         fields: of the file.
         key: columns of the primary key; none where there is none.
-        time_column: whose earliest and latest value are wanted, quoted.
     """
     by_name = {field.name: field for field in fields}
-    seeds = [by_name[name] for name in key]
-    seed, inner = seed_sql(seeds), f"FROM {source} WHERE {condition}"
-    if len(seeds) > 1:  # computed once for each row, not once for each field
+    chain = _chain([by_name[name] for name in key])
+    seed, inner = chain[-1] if key else _NO_SEED, f"FROM {source} WHERE {condition}"
+    if len(key) > 1:  # computed once for each row, not once for each field
         inner, seed = f"FROM (SELECT *, {seed} AS row_seed {inner} OFFSET 0) AS seeded", "row_seed"
-    figures = ", ".join(f"count({f.counted}), sum({f.hashed(seed)})" for f in fields)
-    epoch = "(extract(epoch FROM {}({})) * 1000000)::int8"
-    bounds = ", ".join(epoch.format(name, time_column) for name in ("min", "max"))
-    row = connection.execute(f"SELECT count(*), {bounds}, {figures} {inner}").fetchone()
+    hashes = dict(zip(key, [*chain[:-1], seed], strict=True)) if key else {}
+    figures = ", ".join(f"count({f.counted}), sum({hashes.get(f.name) or f.hashed(seed)})" for f in fields)
+    row = connection.execute(f"SELECT count(*), {figures} {inner}").fetchone()
     assert row is not None  # noqa: S101  # an aggregate has one row
-    rows, first, last, *rest = row
+    rows, *rest = row
     sums = {f.name: (rest[2 * i], int(rest[2 * i + 1] or 0) % _MODULUS) for i, f in enumerate(fields)}
-    return Proof(rows, sums, _moment(first), _moment(last))
+    return Proof(rows, sums)
 
 
-def seed_sql(key: Sequence[Field]) -> str:
-    """SQL of the seed of a row: the hash of its key."""
-    seed = reduce(lambda inner, field: field.hashed(inner), key, "0")
-    return f"coalesce({seed}, 0)" if key else "0"
+def _chain(key: Sequence[Field]) -> list[str]:
+    """SQL of the hash of each column of the key, seeded with the one before it; the last is the seed of the row."""
+    hashes: list[str] = []
+    for field in key:
+        hashed = field.hashed(hashes[-1] if hashes else _NO_SEED)
+        hashes.append(hashed if field.counted == "*" else f"coalesce({hashed}, 0)")
+    return hashes
 
 
 def file_proof(path: Path, fields: Sequence[Field], key: Sequence[str], time_column: str) -> Proof:
@@ -165,13 +161,16 @@ def batches_proof(
     for batch in batches:
         rows += batch.num_rows
         seed: U64 | None = None
+        of_key: dict[str, U64] = {}
         for name in key:
-            seed = _hashes(batch.column(name), by_name[name], seed, keep_nulls=True)
+            seed = of_key[name] = _hashes(batch.column(name), by_name[name], seed, keep_nulls=True)
         for field in fields:
             values = batch.column(field.name)
-            hashed = _hashes(values, field, seed)
+            hashed = of_key.get(field.name)
+            hashed = _hashes(values, field, seed) if hashed is None else hashed
             count, sum_ = sums[field.name]
-            sums[field.name] = (count + len(hashed), (sum_ + total(hashed)) % _MODULUS)
+            present = len(values) - values.null_count
+            sums[field.name] = (count + present, (sum_ + total(hashed)) % _MODULUS)
         low, high = _extremes(batch.column(time_column))
         first = low if first is None or (low is not None and low < first) else first
         last = high if last is None or (high is not None and high > last) else last
@@ -194,14 +193,14 @@ def _hashes(values: pa.Array, field: Field, seed: U64 | None, *, keep_nulls: boo
 def _hash_all(values: pa.Array, field: Field, seed: U64 | None) -> U64:
     if field.kind in (Kind.TEXT, Kind.DECIMAL, Kind.BYTES, Kind.LIST):
         return _hash_texts(_as_text(values, field), seed)
+    if field.kind is Kind.SCALED:
+        return hash_scaled(unscaled(values), field.arrow.scale, seed)
     if field.kind is Kind.FLOAT:
         return hash_float64(values.cast(pa.float64()).to_numpy(zero_copy_only=False), seed)
     return hash_int64(_integers(values, field), seed)
 
 
 def _integers(values: pa.Array, field: Field) -> npt.NDArray[np.int64]:
-    if field.kind is Kind.SCALED:
-        return unscaled(values)
     if field.kind is Kind.DATE:
         return values.cast(pa.int32()).to_numpy(zero_copy_only=False).astype(np.int64) - _EPOCH_DAYS
     numbers: npt.NDArray[np.int64] = values.cast(pa.int64()).to_numpy(zero_copy_only=False)

@@ -1,10 +1,13 @@
 """The hash functions give what Postgres gives, value by value."""
 
+import random
+from decimal import Decimal
+
 import numpy as np
 import psycopg
 import pytest
 
-from tracker_pipeline.domain.postgres_hash import hash_float64, hash_int64, hash_text, total
+from tracker_pipeline.domain.postgres_hash import hash_float64, hash_int64, hash_scaled, hash_text, total
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +56,30 @@ def test_minus_zero_is_another_value_than_zero():
 def test_every_nan_is_the_one_that_postgres_knows():
     bits = [0x7FF8 << 48, 0xFFF8 << 48, (0x7FF0 << 48) + 1, (0xFFFF << 48) + 77]
     assert len(set(hash_float64(np.array(bits, np.uint64).view(np.float64)).tolist())) == 1
+
+
+@pytest.mark.parametrize("scale", range(19))
+def test_numerics_of_every_scale_length_and_sign(server, scale):
+    chosen = random.Random(scale)
+    digits = (
+        [int("9" * n) for n in range(1, 19)] + [10**n for n in range(18)] + [10**n + 1 for n in range(1, 18)]
+    )
+    values = digits + [
+        chosen.randrange(10 ** chosen.randrange(1, 19)) * 10 ** chosen.randrange(2) for _ in range(200)
+    ]
+    values = [value for value in (0, *values, *(-value for value in values)) if abs(value) < 10**18]
+    for seed in SEEDS:
+        hashes = server.execute(
+            "SELECT hash_numeric_extended(v, %s) FROM unnest(%s::numeric[]) WITH ORDINALITY AS t(v, n) ORDER BY n",
+            [seed, [Decimal(value).scaleb(-scale) for value in values]],
+        ).fetchall()
+        expected = [~one if value < 0 else one for value, (one,) in zip(values, hashes, strict=True)]
+        seeds = np.full(len(values), seed, np.int64).view(np.uint64)
+        assert signed(hash_scaled(np.array(values, np.int64), scale, seeds)) == expected
+
+
+def test_a_number_and_its_negative_differ():
+    assert len(set(hash_scaled(np.array([5, -5], np.int64), 2).tolist())) == 2
 
 
 def test_text_of_every_length_and_alignment(server):

@@ -20,6 +20,7 @@ from tracker_pipeline.storage.audit import ALTERED, KEY_TWICE, MISSING, ORPHANED
 from tracker_pipeline.storage.database import connect
 from tracker_pipeline.storage.drill import restore_drill
 from tracker_pipeline.storage.lake_store import lake_store
+from tracker_pipeline.storage.part_proof import PROOF_VERSION
 from tracker_pipeline.storage.writing import write_window
 from tracker_pipeline_tests.frames import bars
 from tracker_pipeline_tests.stores import lake_files, plant_file, read_file
@@ -112,6 +113,23 @@ def test_a_drill_of_a_part_that_is_not_what_was_archived_fails(archived):
     )
     with pytest.raises(Exception, match=r"is not what was archived.*close"):
         restore_drill(1)
+
+
+def test_parts_whose_hashes_were_computed_another_way_are_known_by_their_sha256(own_database, each_store):
+    move(90)
+    move(6, skip=90)
+    execute(
+        "UPDATE archive.batches SET schema = schema - 'proof_version',"
+        " column_hashes = jsonb_build_object('close', '96:0000000000000000')"
+    )
+    drilled = restore_drill(1)
+    assert drilled is not None
+    assert drilled.rows == drilled.rows_archived
+    assert tracker("compact").exit_code == 0
+    (part,) = scan("archive.batches").filter(state="live").collect().iter_rows(named=True)
+    assert json.loads(part["schema"])["proof_version"] == PROOF_VERSION
+    assert json.loads(part["column_hashes"])["close"] != "96:0000000000000000"
+    assert (scan(TABLE.name).collect().height, restore_drill(1).rows) == (96, 96)
 
 
 def test_a_replaced_file_goes_a_day_after_it_was_replaced(own_database, each_store):
