@@ -1,8 +1,8 @@
-"""Rows as Postgres sends them on `COPY … TO STDOUT (FORMAT binary)`, taken apart by a compiled loop.
+"""Rows as Postgres sends them on `COPY … TO STDOUT (FORMAT binary)`, taken apart by compiled loops.
 
-A driver that takes a row at a time needs 280 ns for four numbers and short texts; this loop needs 40, in one pass
-over the bytes as they come. Places in the bytes are unsigned: a signed one may be negative, which counts from the
-end, so that no loop over it copies in blocks. A text of 88 characters takes 6 ns instead of 115.
+A driver that takes a row at a time needs 280 ns for four numbers and short texts; these loops need 55. Places in
+the bytes are unsigned: a signed one may be negative, which counts from the end, so that no loop over it copies in
+blocks. A text of 88 characters takes 6 ns instead of 115.
 
 What belongs here: from bytes to columns of integers and texts. What does not: where the bytes come from
 (`storage.copy_out`), which column has which type (`storage.row_batches`).
@@ -24,6 +24,9 @@ OTHER_FIELDS: Final = -2
 NO_ROOM: Final = -3
 
 _DATA: Final = ord("d")  # a message with a row
+# Rows that are taken together, field by field: they stay in the first cache, and no more than one field at a time is
+# written to. Written row by row, four fields take 130 ns instead of 55.
+_BLOCK_ROWS: Final = 128
 _MESSAGE_HEAD: Final = 5  # kind and length
 _FILE_HEAD: Final = 19  # "PGCOPY", flags and the length of extensions, of which there are none
 _FIRST_FIELDS: Final = 0x5047  # what "PG" is as a number of fields: twelve times as many as a row can have
@@ -44,6 +47,7 @@ def take_rows(
     begin: int,
     end: int,
     first: int,
+    most: int,
     forms: Any,
     places: Any,
     extras: Any,
@@ -61,6 +65,7 @@ def take_rows(
         begin: first byte of a message.
         end: behind the last byte that is there.
         first: row to begin with.
+        most: row to end before.
         forms: of each field, how its values are taken.
         places: of each field, which one it is among those of numbers or among those of texts.
         extras: of each field, what is added to a number, or the digits of a numeric behind the point.
@@ -69,7 +74,7 @@ def take_rows(
         texts: filled with the bytes of texts, those of a field one behind the other.
         begins: of each field of texts, where its bytes begin, and last where there is no room any more.
         ends: filled with the end of each text, counted from where those of its field begin.
-        present: filled with whether values are not NULL, fields by rows; as many rows as there is room for.
+        present: filled with whether values are not NULL, fields by rows.
         missing: of each field, the number of NULLs, which is added to.
 
     Returns:
@@ -77,92 +82,113 @@ def take_rows(
         that is not a number, infinite, or of more than 18 digits; that a row has another number of fields; or that
         the next one may not fit.
     """
-    fields, most = present.shape
+    starts, sizes = (
+        np.empty((len(forms), _BLOCK_ROWS), np.uint64),
+        np.empty((len(forms), _BLOCK_ROWS), np.int64),
+    )
     row, at = first, begin
-    room = _room(begins, ends, row)
-    while row < most and end - at >= _MESSAGE_HEAD and data[at] == _DATA:
+    while True:
+        wanted, room = min(most - row, _BLOCK_ROWS), _room(begins, ends, row)
+        found, at, odd = _find_fields(data, at, end, wanted, room, starts, sizes)
+        for field in range(len(forms)):
+            there = sizes[field, :found]
+            taken = _take_field(
+                data, starts[field, :found], there, forms[field], extras[field], numbers, texts, begins, ends,
+                places[field], row,
+            )  # fmt: skip
+            if not taken:
+                return row, at, field
+            for one in range(found):
+                present[field, row + one] = there[one] >= 0
+                missing[field] += there[one] < 0
+        row += found
+        if odd == OTHER_FIELDS or not found or (found < wanted and odd != NO_ROOM):
+            return row, at, odd
+
+
+@compiled
+def _find_fields(
+    data: Any, begin: int, end: int, most: int, room: int, starts: Any, sizes: Any
+) -> tuple[int, int, int]:
+    """Find the fields of some rows of no more bytes than there is room for: first byte and size, -1 for NULL.
+
+    Returns:
+        How many rows; where the rest begins; and what is odd with the next one.
+    """
+    rows, at = 0, begin
+    while rows < most and end - at >= _MESSAGE_HEAD and data[at] == _DATA:
         stop = at + 1 + _four(data, np.uint64(at + 1))
         if stop > end:
             break
         here = np.uint64(at + _MESSAGE_HEAD)
-        found = _two(data, here)
-        if found == _FIRST_FIELDS:
+        fields = _two(data, here)
+        if fields == _FIRST_FIELDS:
             here += np.uint64(_FILE_HEAD)
             if here >= np.uint64(stop):
                 at = stop
                 continue
-            found = _two(data, here)
-        if found == -1:  # the end of the rows
+            fields = _two(data, here)
+        if fields == -1:  # the end of the rows
             at = stop
             continue
-        if found != fields:
-            return row, at, OTHER_FIELDS
-        if stop - at > room:
-            room = _room(begins, ends, row)
-            if stop - at > room:
-                return row, at, NO_ROOM
+        if fields != len(starts):
+            return rows, at, OTHER_FIELDS
         room -= stop - at
-        odd = _take_fields(
-            data,
-            here + np.uint64(2),
-            row,
-            forms,
-            places,
-            extras,
-            numbers,
-            texts,
-            begins,
-            ends,
-            present,
-            missing,
-        )
-        if odd != NOTHING_ODD:
-            return row, at, odd
-        row += 1
+        if room < 0:
+            return rows, at, NO_ROOM
+        here += np.uint64(2)
+        for field in range(fields):
+            size = _four(data, here)
+            here += np.uint64(4)
+            starts[field, rows], sizes[field, rows] = here, size
+            here += np.uint64(max(size, 0))
+        rows += 1
         at = stop
-    return row, at, NOTHING_ODD
+    return rows, at, NOTHING_ODD
 
 
 @compiled
-def _take_fields(
+def _take_field(
     data: Any,
-    here: Any,
-    row: int,
-    forms: Any,
-    places: Any,
-    extras: Any,
+    starts: Any,
+    sizes: Any,
+    form: int,
+    extra: int,
     numbers: Any,
     texts: Any,
     begins: Any,
     ends: Any,
-    present: Any,
-    missing: Any,
-) -> int:
-    """Take the fields of one row; returns the one whose value is odd, or that none is."""
-    for field in range(len(forms)):
-        size = _four(data, here)
-        here += np.uint64(4)
-        form, place = forms[field], places[field]
-        present[field, row] = size >= 0
-        length = np.uint64(max(size, 0))
-        if size < 0:
-            missing[field] += 1
-        if form == TEXT:
-            to = np.uint64(begins[place] + ends[place, row])
-            for byte in range(length):
-                texts[to + byte] = data[here + byte]
-            ends[place, row + 1] = ends[place, row] + np.int64(length)
-        elif size < 0:
-            numbers[place, row] = 0
-        elif form == NUMBER:
-            numbers[place, row] = _number(data, here, size) + extras[field]
-        else:
-            value = _scaled(data, here, extras[field])
-            if value == _TOO_LONG:
-                return field
-            numbers[place, row] = value
-        here += length
-    return NOTHING_ODD
+    place: int,
+    first: int,
+) -> bool:
+    """Take the values of one field; False where one is no number of 18 digits."""
+    if form == TEXT:
+        _take_texts(data, starts, sizes, texts, begins[place], ends[place, first:])
+        return True
+    values = numbers[place, first:]
+    for row in range(len(starts)):
+        values[row] = 0
+        if sizes[row] == 8 and form == NUMBER:
+            values[row] = _eight(data, starts[row]) + extra
+        elif sizes[row] >= 0 and form == NUMBER:
+            values[row] = _number(data, starts[row], sizes[row]) + extra
+        elif sizes[row] >= 0:
+            values[row] = _scaled(data, starts[row], extra)
+            if values[row] == _TOO_LONG:
+                return False
+    return True
+
+
+@compiled
+def _take_texts(data: Any, starts: Any, sizes: Any, texts: Any, begin: Any, ends: Any) -> None:
+    """Put texts behind the one that ends at the first of `ends`."""
+    end = np.uint64(ends[0])
+    for row in range(len(starts)):
+        start, to, size = starts[row], np.uint64(begin) + end, np.uint64(max(sizes[row], 0))
+        for byte in range(size):
+            texts[to + byte] = data[start + byte]
+        end += size
+        ends[row + 1] = end
 
 
 @compiled

@@ -64,7 +64,11 @@ class _Layout:
             {Kind.TIME: _EPOCH_US, Kind.DATE: _EPOCH_DAYS}.get(f.kind, 0) if form != SCALED else f.arrow.scale
             for f, form in zip(fields, forms, strict=True)
         ]
-        self.of_fields = np.array(forms, np.int8), np.array(self.places, np.int64), np.array(extras, np.int64)
+        self.of_fields = (
+            np.array(forms, np.int8),
+            np.array(self.places, np.uint64),
+            np.array(extras, np.int64),
+        )
 
 
 class _Batch:
@@ -108,8 +112,8 @@ class _Batch:
 
         while True:
             self.rows, rows.begin, odd = take_rows(
-                rows.data, rows.begin, rows.end, self.rows, *self._layout.of_fields, self._numbers, self._texts,
-                self._begins, self._ends, self._present, self._missing,
+                rows.data, rows.begin, rows.end, self.rows, _BATCH_ROWS, *self._layout.of_fields, self._numbers,
+                self._texts, self._begins, self._ends, self._present, self._missing,
             )  # fmt: skip
             if odd != NO_ROOM or self.is_full:
                 break

@@ -158,19 +158,19 @@ def test_messages_are_taken_apart_wherever_they_are_cut():
     head = b"PGCOPY\n\xff\r\n\0" + bytes(8)
     sent = b"".join(b"d" + (len(m) + 4).to_bytes(4, "big") + m for m in (head + row, row, b"\xff\xff"))
     data = np.frombuffer(sent, np.uint8)
-    of_fields = np.array([TEXT, NUMBER], np.int8), np.zeros(2, np.int64), np.array([0, 5])
+    of_fields = np.array([TEXT, NUMBER], np.int8), np.zeros(2, np.uint64), np.array([0, 5])
     for cut in range(len(data) + 1):
         numbers, texts, ends = np.full((1, 9), 7), np.zeros(99, np.uint8), np.zeros((1, 10), np.int32)
         present, missing = np.zeros((2, 9), bool), np.zeros(2, np.int64)
         filled = *of_fields, numbers, texts, np.array([0, 99]), ends, present, missing
-        found, at, odd = take_rows(data, 0, cut, 0, *filled)
-        rows, end, still = take_rows(data, at, len(data), found, *filled)
+        found, at, odd = take_rows(data, 0, cut, 0, 9, *filled)
+        rows, end, still = take_rows(data, at, len(data), found, 9, *filled)
         assert (rows, end, odd, still) == (2, len(data), NOTHING_ODD, NOTHING_ODD)
         assert (texts[:8].tobytes(), ends[0, :3].tolist()) == (b"abcdabcd", [0, 4, 8])
         assert (numbers[0, :2].tolist(), present[:, :2].tolist()) == ([0, 0], [[True] * 2, [False] * 2])
         assert missing.tolist() == [0, 2]
     one = tuple(array[:1] for array in filled)
-    assert take_rows(data, 0, len(data), 0, *one)[2] == OTHER_FIELDS
+    assert take_rows(data, 0, len(data), 0, 9, *one)[2] == OTHER_FIELDS
 
 
 def test_batches_of_wide_rows_are_cut_by_their_bytes(own_database):
