@@ -110,8 +110,8 @@ seeds = hash_int64(one), hash_float64(one.astype(float)), hash_scaled(one, 8)
 hash_text(numpy.zeros(1, numpy.uint8), one, one, None)
 copied, there = numpy.zeros(64, numpy.uint8), numpy.zeros((1, 1), bool)
 numbers, ends = numpy.zeros((1, 1), numpy.int64), numpy.zeros((1, 2), numpy.int32)
-of_fields = one.astype(numpy.int8), one.astype(numpy.uint64), one
-take_rows(copied, 0, 0, 0, 0, *of_fields, numbers, copied, one.repeat(2), ends, there, one)
+of_fields = one, one.astype(numpy.uint64), one
+take_rows(copied, 0, 0, 0, 0, *of_fields, numbers, copied, one.repeat(2), ends, there, one, one)
 from benchmarks.archive_move import measured
 def work():
     (report,) = archive_tables([sys.argv[1]], cut=datetime.fromisoformat(sys.argv[2]), run_id="benchmark")

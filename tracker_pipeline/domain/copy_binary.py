@@ -14,10 +14,9 @@ import numpy as np
 
 from tracker_pipeline.domain.compiling import compiled
 
-# How the values of a field are taken: as a number of up to 8 bytes, as a numeric, as bytes of any length.
-NUMBER: Final = 0
-SCALED: Final = 1
-TEXT: Final = 2
+# How the values of a field are taken: as bytes of any length, as a numeric, else as a number of 1, 2, 4 or 8 bytes.
+TEXT: Final = 0
+SCALED: Final = 16
 # What `take_rows` says besides the place of a field: all is well, a row has another number of fields, or is too long.
 NOTHING_ODD: Final = -1
 OTHER_FIELDS: Final = -2
@@ -57,6 +56,7 @@ def take_rows(
     ends: Any,
     present: Any,
     missing: Any,
+    needed: Any,
 ) -> tuple[int, int, int]:
     """Take the rows of `data[begin:end]`, as far as their messages are whole and there is room for them.
 
@@ -66,7 +66,7 @@ def take_rows(
         end: behind the last byte that is there.
         first: row to begin with.
         most: row to end before.
-        forms: of each field, how its values are taken.
+        forms: of each field, how its values are taken: `TEXT`, `SCALED` or the bytes of a number.
         places: of each field, which one it is among those of numbers or among those of texts.
         extras: of each field, what is added to a number, or the digits of a numeric behind the point.
         numbers: filled with numbers, fields by rows, floats as their bits, numerics times 10 to the power of their
@@ -76,20 +76,23 @@ def take_rows(
         ends: filled with the end of each text, counted from where those of its field begin.
         present: filled with whether values are not NULL, fields by rows.
         missing: of each field, the number of NULLs, which is added to.
+        needed: filled with the bytes that each field of texts takes with the rows looked at last.
 
     Returns:
         The row behind the last one taken; where the rest of the bytes begins; and what is odd: a field with a value
-        that is not a number, infinite, or of more than 18 digits; that a row has another number of fields; or that
-        the next one may not fit.
+        that is not a number of its form, infinite, or of more than 18 digits; that a row has another number of
+        fields; or that there is no room for the next ones.
     """
     starts, sizes = (
         np.empty((len(forms), _BLOCK_ROWS), np.uint64),
         np.empty((len(forms), _BLOCK_ROWS), np.int64),
     )
     row, at = first, begin
-    while True:
-        wanted, room = min(most - row, _BLOCK_ROWS), _room(begins, ends, row)
-        found, at, odd = _find_fields(data, at, end, wanted, room, starts, sizes)
+    while row < most:
+        wanted = min(most - row, _BLOCK_ROWS)
+        found, behind, odd = _find_fields(data, at, end, wanted, starts, sizes)
+        if not _texts_fit(sizes[:, :found], forms, places, begins, ends[:, row], needed):
+            return row, at, NO_ROOM
         for field in range(len(forms)):
             there = sizes[field, :found]
             taken = _take_field(
@@ -101,16 +104,15 @@ def take_rows(
             for one in range(found):
                 present[field, row + one] = there[one] >= 0
                 missing[field] += there[one] < 0
-        row += found
-        if odd == OTHER_FIELDS or not found or (found < wanted and odd != NO_ROOM):
+        row, at = row + found, behind
+        if found < wanted:
             return row, at, odd
+    return row, at, NOTHING_ODD
 
 
 @compiled
-def _find_fields(
-    data: Any, begin: int, end: int, most: int, room: int, starts: Any, sizes: Any
-) -> tuple[int, int, int]:
-    """Find the fields of some rows of no more bytes than there is room for: first byte and size, -1 for NULL.
+def _find_fields(data: Any, begin: int, end: int, most: int, starts: Any, sizes: Any) -> tuple[int, int, int]:
+    """Find the fields of some rows: first byte and size, -1 for NULL.
 
     Returns:
         How many rows; where the rest begins; and what is odd with the next one.
@@ -133,9 +135,6 @@ def _find_fields(
             continue
         if fields != len(starts):
             return rows, at, OTHER_FIELDS
-        room -= stop - at
-        if room < 0:
-            return rows, at, NO_ROOM
         here += np.uint64(2)
         for field in range(fields):
             size = _four(data, here)
@@ -145,6 +144,22 @@ def _find_fields(
         rows += 1
         at = stop
     return rows, at, NOTHING_ODD
+
+
+@compiled
+def _texts_fit(sizes: Any, forms: Any, places: Any, begins: Any, ends: Any, needed: Any) -> bool:
+    """Whether there is room for the texts of some rows behind `ends`; what they need is put into `needed`."""
+    fit = True
+    for field in range(len(forms)):
+        if forms[field] != TEXT:
+            continue
+        place = places[field]
+        size = np.int64(ends[place])
+        for row in range(sizes.shape[1]):
+            size += max(sizes[field, row], 0)
+        needed[place] = size
+        fit &= size <= begins[place + np.uint64(1)] - begins[place]
+    return fit
 
 
 @compiled
@@ -161,21 +176,23 @@ def _take_field(
     place: int,
     first: int,
 ) -> bool:
-    """Take the values of one field; False where one is no number of 18 digits."""
+    """Take the values of one field; False where one is no number of its form, or of more than 18 digits."""
     if form == TEXT:
         _take_texts(data, starts, sizes, texts, begins[place], ends[place, first:])
         return True
     values = numbers[place, first:]
     for row in range(len(starts)):
         values[row] = 0
-        if sizes[row] == 8 and form == NUMBER:
-            values[row] = _eight(data, starts[row]) + extra
-        elif sizes[row] >= 0 and form == NUMBER:
-            values[row] = _number(data, starts[row], sizes[row]) + extra
-        elif sizes[row] >= 0:
-            values[row] = _scaled(data, starts[row], extra)
+        if sizes[row] < 0:
+            continue
+        if form == SCALED:
+            values[row] = _scaled(data, starts[row], sizes[row], extra)
             if values[row] == _TOO_LONG:
                 return False
+        elif sizes[row] == form:  # else the column has another type by now
+            values[row] = _number(data, starts[row], form) + extra
+        else:
+            return False
     return True
 
 
@@ -189,15 +206,6 @@ def _take_texts(data: Any, starts: Any, sizes: Any, texts: Any, begin: Any, ends
             texts[to + byte] = data[start + byte]
         end += size
         ends[row + 1] = end
-
-
-@compiled
-def _room(begins: Any, ends: Any, row: int) -> Any:
-    """How many bytes every field of texts has room for behind a row."""
-    room = np.int64(1 << 62)
-    for place in range(len(ends)):
-        room = min(room, begins[place + 1] - begins[place] - ends[place, row])
-    return room
 
 
 @compiled
@@ -221,17 +229,7 @@ def _four(data: Any, at: Any) -> Any:
 @compiled
 def _eight(data: Any, at: Any) -> Any:
     """A signed number of 8 bytes, the highest first."""
-    number = (
-        np.uint64(data[at]) << np.uint64(56)
-        | np.uint64(data[at + np.uint64(1)]) << np.uint64(48)
-        | np.uint64(data[at + np.uint64(2)]) << np.uint64(40)
-        | np.uint64(data[at + np.uint64(3)]) << np.uint64(32)
-        | np.uint64(data[at + np.uint64(4)]) << np.uint64(24)
-        | np.uint64(data[at + np.uint64(5)]) << np.uint64(16)
-        | np.uint64(data[at + np.uint64(6)]) << np.uint64(8)
-        | np.uint64(data[at + np.uint64(7)])
-    )
-    return np.int64(number)
+    return _four(data, at) << 32 | _four(data, at + np.uint64(4)) & 0xFFFF_FFFF
 
 
 @compiled
@@ -247,10 +245,10 @@ def _number(data: Any, at: Any, size: Any) -> Any:
 
 
 @compiled
-def _scaled(data: Any, at: Any, scale: Any) -> Any:
+def _scaled(data: Any, at: Any, size: Any, scale: Any) -> Any:
     """A numeric times 10 ** `scale`, which is a whole number; `_TOO_LONG` where it is no number of 18 digits."""
     words, weight, sign = _two(data, at), _two(data, at + np.uint64(2)), _two(data, at + np.uint64(4))
-    if sign not in (0, _NEGATIVE):
+    if sign not in (0, _NEGATIVE) or size != 8 + 2 * words:
         return np.int64(_TOO_LONG)
     value = np.int64(0)
     for place in range(words):

@@ -49,26 +49,40 @@ class _Layout:
     """Where the values of each field of a batch in the making stand."""
 
     def __init__(self, fields: Sequence[Field]) -> None:
-        from tracker_pipeline.domain.copy_binary import NUMBER, SCALED, TEXT
+        from tracker_pipeline.domain.copy_binary import TEXT
 
         self.fields = tuple(fields)
         self.schema = pa.schema([(field.name, field.arrow) for field in fields])
-        forms = [NUMBER if f.kind in _NUMBERS else SCALED if f.kind is Kind.SCALED else TEXT for f in fields]
+        forms = [_form(field) for field in fields]
         self.texts = forms.count(TEXT)
         self.numbers = len(forms) - self.texts
         self.places = [
             forms[:at].count(TEXT) if form == TEXT else at - forms[:at].count(TEXT)
             for at, form in enumerate(forms)
         ]
-        extras = [
-            {Kind.TIME: _EPOCH_US, Kind.DATE: _EPOCH_DAYS}.get(f.kind, 0) if form != SCALED else f.arrow.scale
-            for f, form in zip(fields, forms, strict=True)
-        ]
         self.of_fields = (
-            np.array(forms, np.int8),
+            np.array(forms, np.int64),
             np.array(self.places, np.uint64),
-            np.array(extras, np.int64),
+            np.array([_extra(field) for field in fields], np.int64),
         )
+
+
+def _form(field: Field) -> int:
+    """How the server sends the values of a field, as `take_rows` has it."""
+    from tracker_pipeline.domain.copy_binary import SCALED, TEXT
+
+    if field.kind is Kind.SCALED:
+        return SCALED
+    if field.kind not in _NUMBERS:
+        return TEXT
+    return int(max(field.arrow.bit_width // 8, 1))  # a boolean is a bit in Arrow and a byte on the way
+
+
+def _extra(field: Field) -> int:
+    """What is added to a number, or the digits of a numeric behind the point."""
+    if field.kind is Kind.SCALED:
+        return int(field.arrow.scale)
+    return {Kind.TIME: _EPOCH_US, Kind.DATE: _EPOCH_DAYS}.get(field.kind, 0)
 
 
 class _Batch:
@@ -85,10 +99,11 @@ class _Batch:
         self._numbers = np.empty((layout.numbers, _BATCH_ROWS), np.int64)
         self._ends = np.empty((layout.texts, _BATCH_ROWS + 1), np.int32)
         self._ends[:, 0] = 0
-        self._begins = _begins([size * 9 // 8 + _FEW_BYTES for size in expected_bytes])
+        self._begins = _one_behind_the_other([size * 9 // 8 + _FEW_BYTES for size in expected_bytes])
         self._texts = np.empty(self._begins[-1], np.uint8)
         self._present = np.empty((len(layout.fields), _BATCH_ROWS), np.bool_)
         self._missing = np.zeros(len(layout.fields), np.int64)
+        self._needed = np.zeros(layout.texts, np.int64)
 
     @property
     def bytes_of_texts(self) -> list[int]:
@@ -108,32 +123,32 @@ class _Batch:
         Raises:
             DoesNotFitError: a value needs the wider form of its column.
         """
-        from tracker_pipeline.domain.copy_binary import NO_ROOM, NOTHING_ODD, OTHER_FIELDS, take_rows
+        from tracker_pipeline.domain.copy_binary import NO_ROOM, OTHER_FIELDS, take_rows
 
         while True:
             self.rows, rows.begin, odd = take_rows(
                 rows.data, rows.begin, rows.end, self.rows, _BATCH_ROWS, *self._layout.of_fields, self._numbers,
-                self._texts, self._begins, self._ends, self._present, self._missing,
+                self._texts, self._begins, self._ends, self._present, self._missing, self._needed,
             )  # fmt: skip
             if odd != NO_ROOM or self.is_full:
                 break
-            self._make_room(rows.end - rows.begin)
+            self._make_room()
         if odd == OTHER_FIELDS:
             raise TransientError("the server sent a row with another number of fields than it was asked for")
         if odd >= 0:
             raise DoesNotFitError(self._layout.fields[odd].column)
-        assert odd in (NOTHING_ODD, NO_ROOM)  # noqa: S101  # nothing else is said
 
-    def _make_room(self, size: int) -> None:
-        """Room for as many bytes more in each field of texts."""
-        begins, texts = self._begins, self._texts
-        filled = self.bytes_of_texts
-        rooms = np.diff(begins).tolist()
-        self._begins = _begins(
-            [max(room, 2 * used, used + size) for room, used in zip(rooms, filled, strict=True)]
+    def _make_room(self) -> None:
+        """Room for what is needed in those fields of texts that lack it, and as much again as they had.
+
+        Not in all of them: arrays of 4 MB and more are put on huge pages, all of whose memory is taken at once.
+        """
+        begins, texts, rooms = self._begins, self._texts, np.diff(self._begins)
+        self._begins = _one_behind_the_other(
+            np.where(self._needed > rooms, np.maximum(self._needed, 2 * rooms), rooms)
         )
         self._texts = np.empty(self._begins[-1], np.uint8)
-        for old, new, used in zip(begins, self._begins, filled, strict=False):
+        for old, new, used in zip(begins, self._begins, self.bytes_of_texts, strict=False):
             self._texts[new : new + used] = texts[old : old + used]
 
     def finished(self) -> pa.RecordBatch:
@@ -150,7 +165,7 @@ class _Batch:
         return _text_array(field, ends, self._texts[begin : begin + ends[-1]], valid)
 
 
-def _begins(sizes: Sequence[int]) -> _I64:
+def _one_behind_the_other(sizes: Sequence[int] | _I64) -> _I64:
     """Where each of some pieces begins, and last where all end."""
     return np.cumsum([0, *sizes], dtype=np.int64)
 

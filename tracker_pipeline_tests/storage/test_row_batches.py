@@ -8,7 +8,7 @@ import psycopg
 import pyarrow as pa
 import pytest
 
-from tracker_pipeline.domain.copy_binary import NOTHING_ODD, NUMBER, OTHER_FIELDS, TEXT, take_rows
+from tracker_pipeline.domain.copy_binary import NOTHING_ODD, OTHER_FIELDS, TEXT, take_rows
 from tracker_pipeline.resources.errors import TransientError
 from tracker_pipeline.storage import copy_out, row_batches, snapshot_reader
 from tracker_pipeline.storage.catalogue import live_table
@@ -158,11 +158,11 @@ def test_messages_are_taken_apart_wherever_they_are_cut():
     head = b"PGCOPY\n\xff\r\n\0" + bytes(8)
     sent = b"".join(b"d" + (len(m) + 4).to_bytes(4, "big") + m for m in (head + row, row, b"\xff\xff"))
     data = np.frombuffer(sent, np.uint8)
-    of_fields = np.array([TEXT, NUMBER], np.int8), np.zeros(2, np.uint64), np.array([0, 5])
+    of_fields = np.array([TEXT, 4]), np.zeros(2, np.uint64), np.array([0, 5])
     for cut in range(len(data) + 1):
         numbers, texts, ends = np.full((1, 9), 7), np.zeros(99, np.uint8), np.zeros((1, 10), np.int32)
         present, missing = np.zeros((2, 9), bool), np.zeros(2, np.int64)
-        filled = *of_fields, numbers, texts, np.array([0, 99]), ends, present, missing
+        filled = *of_fields, numbers, texts, np.array([0, 99]), ends, present, missing, np.zeros(1, np.int64)
         found, at, odd = take_rows(data, 0, cut, 0, 9, *filled)
         rows, end, still = take_rows(data, at, len(data), found, 9, *filled)
         assert (rows, end, odd, still) == (2, len(data), NOTHING_ODD, NOTHING_ODD)
@@ -171,6 +171,50 @@ def test_messages_are_taken_apart_wherever_they_are_cut():
         assert missing.tolist() == [0, 2]
     one = tuple(array[:1] for array in filled)
     assert take_rows(data, 0, len(data), 0, 9, *one)[2] == OTHER_FIELDS
+
+
+def test_a_long_text_makes_room_in_its_own_column_only(own_database, monkeypatch):
+    rooms = []
+    make_room = row_batches._Batch._make_room
+
+    def noted(batch):
+        make_room(batch)
+        rooms.append(np.diff(batch._begins).tolist())
+
+    monkeypatch.setattr(row_batches._Batch, "_make_room", noted)
+    names = [f"t{n}" for n in range(30)]
+    long_ones = {3: 2, 14: 3, 29: 4}  # of which row the long text of a column is
+    values = ", ".join(
+        f"CASE WHEN i = {long_ones.get(n, -1)} THEN repeat('{n % 10}', 300000) ELSE i::text END"
+        for n in range(30)
+    )
+    make(", ".join(f"{name} text" for name in names), f"SELECT {values} FROM generate_series(1, 5) AS i")
+    found = rows_of()
+    for n, name in enumerate(names):
+        expected = [str(n % 10) * 300_000 if i == long_ones.get(n) else str(i) for i in range(1, 6)]
+        assert sorted(found.column(name).to_pylist()) == sorted(expected)
+    small = {room for n, room in enumerate(rooms[-1]) if n not in long_ones}
+    assert len(small) == 1
+    assert small.pop() < 300_000 <= min(rooms[-1][n] for n in long_ones)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("int", "bigint"), ("float8", "real"), ("smallint", "text"), ("numeric(9,2)", "text")],
+)
+def test_a_column_that_got_another_type_meanwhile_is_refused_by_its_name(own_database, before, after):
+    make(f"id int, changed {before}", "VALUES (1, 12345)")
+    with connect() as connection:
+        fields = fields_of(live_table(connection, "public.kept"))
+        connection.execute(f"ALTER TABLE public.kept ALTER COLUMN changed TYPE {after}")
+        connection.commit()
+        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        snapshot = snapshot_reader.begin_exact(connection)
+        with (
+            pytest.raises(DoesNotFitError, match="changed"),
+            snapshot_reader.stream(snapshot, "SELECT id, changed FROM public.kept", fields) as rows,
+        ):
+            list(rows)
 
 
 def test_batches_of_wide_rows_are_cut_by_their_bytes(own_database):
