@@ -247,6 +247,8 @@ def _number(data: Any, at: Any, size: Any) -> Any:
 @compiled
 def _scaled(data: Any, at: Any, size: Any, scale: Any) -> Any:
     """A numeric times 10 ** `scale`, which is a whole number; `_TOO_LONG` where it is no number of 18 digits."""
+    if size < 8:
+        return np.int64(_TOO_LONG)
     words, weight, sign = _two(data, at), _two(data, at + np.uint64(2)), _two(data, at + np.uint64(4))
     if sign not in (0, _NEGATIVE) or size != 8 + 2 * words:
         return np.int64(_TOO_LONG)

@@ -5,10 +5,12 @@ from datetime import UTC, date, datetime, timedelta
 import psycopg
 import pytest
 
+from tracker_pipeline.storage import scan
 from tracker_pipeline.storage.archive import archive_tables
 from tracker_pipeline.storage.archive_policy import get_policies
 from tracker_pipeline.storage.catalogue import tables_of
 from tracker_pipeline.storage.database import connect
+from tracker_pipeline.storage.query import run_query
 from tracker_pipeline.storage.restore import restore_days
 from tracker_pipeline_tests.conftest import forget_settings
 from tracker_pipeline_tests.storage.foreign import DDL, POLICIES, all_text, fill, use_policies
@@ -224,3 +226,66 @@ def test_a_table_without_key_is_refused_unless_its_policy_allows_it(own_database
     use_policies(monkeypatch, tmp_path, text=text.replace("24 h", "24 h, allow_no_key: true"))
     (report,) = archive_tables(run_id="r")
     assert (report.outcome, report.days[0].rows_moved, report.days[0].rows_cold) == ("moved", 3, 3)
+
+
+OF_DOMAINS = {
+    "int2": "32767",
+    "int4": "-7",
+    "int8": "9007199254740993",
+    "bool": "true",
+    "float4": "0.1",
+    "float8": "1e-300",
+    "numeric(9,2)": "-12.50",
+    "text": "é",
+    "varchar(9)": "a b ",
+    "char(4)": "ab",
+    "bytea": r"\x00ff",
+    "date": "2026-01-05",
+    "timestamp": "2026-01-05 00:00:00.000001",
+    "timestamptz": "2026-01-05 00:00:00.000001+00",
+    "text[]": "{a,NULL}",
+}
+
+
+def test_columns_of_domains_are_read_and_come_back_as_those_of_their_types(
+    own_database, monkeypatch, tmp_path
+):
+    text = "archived: {public.kinds: {time_column: at, retention: 24 h, sort: [at]}}"
+    use_policies(monkeypatch, tmp_path, text=text)
+    values = ", ".join(f"'{value}'" for value in OF_DOMAINS.values())
+    with psycopg.connect(own_database) as connection:
+        for number, kind in enumerate(OF_DOMAINS):
+            connection.execute(f"CREATE DOMAIN d{number} AS {kind}")
+        columns = ", ".join(f"c{number} d{number}" for number in range(len(OF_DOMAINS)))
+        connection.execute(f"CREATE TABLE kinds (id int PRIMARY KEY, at timestamptz, {columns})")
+        connection.execute(f"INSERT INTO kinds VALUES (1, '2026-01-05 01:00Z', {values})")
+        connection.execute("INSERT INTO kinds VALUES (2, '2026-01-05 02:00Z')")
+        before = all_text(connection, "kinds")
+    hot = scan("public.kinds").sort("id").collect()
+    (report,) = archive_tables(["public.kinds"], cut=CUT, run_id="r")
+    assert [moved.rows_moved for moved in report.days] == [2]
+    assert scan("public.kinds").sort("id").collect().equals(hot)
+    assert run_query("SELECT * FROM public.kinds ORDER BY id").equals(hot)
+    (restored,) = restore_days("public.kinds", date(2026, 1, 5), date(2026, 1, 5), run_id="back")
+    assert restored.inserted == 2
+    with psycopg.connect(own_database) as connection:
+        assert all_text(connection, "kinds") == before
+
+
+def test_rows_move_whose_key_has_a_time_without_end(own_database, monkeypatch, tmp_path):
+    use_policies(monkeypatch, tmp_path, text="archived: {public.quotes: {time_column: at, retention: 24 h}}")
+    with psycopg.connect(own_database) as connection:
+        connection.execute(
+            "CREATE TABLE quotes (until timestamptz, id int, at timestamptz, PRIMARY KEY (until, id))"
+        )
+        connection.execute(
+            "INSERT INTO quotes SELECT CASE WHEN i % 2 = 0 THEN 'infinity' ELSE '2026-01-06'::timestamptz END,"
+            " i, '2026-01-05 01:00Z' FROM generate_series(1, 40) AS i"
+        )
+        before = all_text(connection, "quotes")
+    (report,) = archive_tables(["public.quotes"], cut=CUT, run_id="r")
+    assert [moved.rows_moved for moved in report.days] == [40]
+    (restored,) = restore_days("public.quotes", date(2026, 1, 5), date(2026, 1, 5), run_id="back")
+    assert restored.inserted == 40
+    with psycopg.connect(own_database) as connection:
+        assert all_text(connection, "quotes") == before

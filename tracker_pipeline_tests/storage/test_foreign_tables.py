@@ -18,7 +18,7 @@ from tracker_pipeline.storage.restore import restore_days
 from tracker_pipeline.storage.writing import write_window
 from tracker_pipeline_tests.conftest import forget_settings
 from tracker_pipeline_tests.frames import bars
-from tracker_pipeline_tests.storage.foreign import all_text, use_policies
+from tracker_pipeline_tests.storage.foreign import use_policies
 from tracker_pipeline_tests.stores import lake_files, plant_file, read_file
 
 NAME = "desk.Fills"
@@ -263,70 +263,6 @@ def test_a_table_may_be_called_anything(own_database, each_store, monkeypatch, t
     assert scan(f"desk.{name}").collect().height == 2
     assert run_query(f"SELECT count(*) FROM {quoted} WHERE id > 1").item() == 1
     assert restore_days(f"desk.{name}", DAY, DAY, run_id="r")[0].inserted == 2
-
-
-DOMAINS = {
-    "int2": "32767",
-    "int4": "-7",
-    "int8": "9007199254740993",
-    "bool": "true",
-    "float4": "0.1",
-    "float8": "1e-300",
-    "numeric(9,2)": "-12.50",
-    "text": "é",
-    "varchar(9)": "a b ",
-    "char(4)": "ab",
-    "bytea": "\\\\x00ff",
-    "date": "2024-05-01",
-    "timestamp": "2024-05-01 00:00:00.000001",
-    "timestamptz": "2024-05-01 00:00:00.000001+00",
-    "text[]": "{a,NULL}",
-}
-
-
-def test_columns_of_domains_are_read_and_come_back_as_those_of_their_types(
-    own_database, each_store, monkeypatch, tmp_path
-):
-    use_policies(
-        monkeypatch, tmp_path, text="archived: {desk.kinds: {time_column: at, retention: 24 h, sort: [at]}}"
-    )
-    columns = {f"c{number}": (f"desk.d{number}", kind) for number, kind in enumerate(DOMAINS)}
-    change(
-        "CREATE SCHEMA desk",
-        *(f"CREATE DOMAIN {domain} AS {kind}" for domain, kind in columns.values()),
-        "CREATE TABLE desk.kinds (id int PRIMARY KEY, at timestamptz, "
-        + ", ".join(f"{name} {domain}" for name, (domain, _) in columns.items())
-        + ")",
-        "INSERT INTO desk.kinds VALUES (1, '2024-05-01 01:00Z', "
-        + ", ".join(f"E'{value}'" for value in DOMAINS.values())
-        + ")",
-        "INSERT INTO desk.kinds VALUES (2, '2024-05-01 02:00Z')",
-    )
-    with connect() as connection:
-        before = all_text(connection, "desk.kinds")
-    hot = scan("desk.kinds").sort("id").collect()
-    assert archive.move_day("desk.kinds", DAY, cut=AFTER, run_id="r").rows_moved == 2
-    assert scan("desk.kinds").sort("id").collect().equals(hot)
-    assert run_query("SELECT * FROM desk.kinds ORDER BY id").equals(hot)
-    assert restore_days("desk.kinds", DAY, DAY, run_id="r")[0].inserted == 2
-    with connect() as connection:
-        assert all_text(connection, "desk.kinds") == before
-
-
-def test_rows_move_whose_key_has_a_time_without_end(own_database, each_store, monkeypatch, tmp_path):
-    use_policies(monkeypatch, tmp_path, text="archived: {desk.quotes: {time_column: at, retention: 24 h}}")
-    change(
-        "CREATE SCHEMA desk",
-        "CREATE TABLE desk.quotes (until timestamptz, id int, at timestamptz, PRIMARY KEY (until, id))",
-        "INSERT INTO desk.quotes SELECT CASE WHEN i % 2 = 0 THEN 'infinity' ELSE '2024-05-02'::timestamptz END,"
-        " i, '2024-05-01 01:00Z' FROM generate_series(1, 40) AS i",
-    )
-    with connect() as connection:
-        before = all_text(connection, "desk.quotes")
-    assert archive.move_day("desk.quotes", DAY, cut=AFTER, run_id="r").rows_moved == 40
-    assert restore_days("desk.quotes", DAY, DAY, run_id="r")[0].inserted == 40
-    with connect() as connection:
-        assert all_text(connection, "desk.quotes") == before
 
 
 def test_a_lake_may_lie_in_a_folder_of_any_name(own_database, monkeypatch, tmp_path):

@@ -1,5 +1,7 @@
 """Rows that Postgres sends in its binary form arrive value by value, however they are cut on the way."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -12,20 +14,28 @@ from tracker_pipeline.domain.copy_binary import NOTHING_ODD, OTHER_FIELDS, TEXT,
 from tracker_pipeline.resources.errors import TransientError
 from tracker_pipeline.storage import copy_out, row_batches, snapshot_reader
 from tracker_pipeline.storage.catalogue import live_table
-from tracker_pipeline.storage.column_forms import DoesNotFitError, fields_of
-from tracker_pipeline.storage.database import connect
+from tracker_pipeline.storage.column_forms import DoesNotFitError, Field, fields_of
+from tracker_pipeline.storage.database import Connection, connect
 
 LONG = "long é" * 100_000  # more than the buffer of the reader holds
 
 
-def rows_of(name: str = "public.kept") -> pa.Table:
+@contextmanager
+def reading(meanwhile: str = "") -> Iterator[tuple[Connection, str, list[Field]]]:
+    """A connection, its snapshot of the table, and the fields as they were before something else happened."""
     with connect() as connection:
-        fields = fields_of(live_table(connection, name))
+        fields = fields_of(live_table(connection, "public.kept"))
+        if meanwhile:
+            connection.execute(meanwhile)
         connection.commit()
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-        snapshot = snapshot_reader.begin_exact(connection)
+        yield connection, snapshot_reader.begin_exact(connection), fields
+
+
+def rows_of() -> pa.Table:
+    with reading() as (_, snapshot, fields):
         asked = ", ".join(f"{field.select} AS {field.name}" for field in fields)
-        with snapshot_reader.stream(snapshot, f"SELECT {asked} FROM {name}", fields) as batches:
+        with snapshot_reader.stream(snapshot, f"SELECT {asked} FROM public.kept", fields) as batches:
             table = pa.Table.from_batches(list(batches), pa.schema([(f.name, f.arrow) for f in fields]))
     table.validate(full=True)
     return table
@@ -103,11 +113,7 @@ def test_a_value_without_the_usual_form_is_refused_by_the_name_of_its_column(own
 
 def test_a_server_that_refuses_is_quoted(own_database):
     make("id int", "VALUES (1), (0)")
-    with connect() as connection:
-        fields = fields_of(live_table(connection, "public.kept"))
-        connection.commit()
-        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-        snapshot = snapshot_reader.begin_exact(connection)
+    with reading() as (_, snapshot, fields):
         with (
             pytest.raises(TransientError, match="could not open file"),
             snapshot_reader.stream(snapshot, "SELECT pg_read_file('/none')::int FROM kept", fields) as rows,
@@ -122,11 +128,7 @@ def test_a_server_that_refuses_is_quoted(own_database):
 
 def test_a_connection_that_ends_in_the_middle_is_said_in_one_sentence(own_database):
     make("id int, t text", "SELECT i, repeat('x', 1000) FROM generate_series(1, 20000) AS i")
-    with connect() as connection:
-        fields = fields_of(live_table(connection, "public.kept"))
-        connection.commit()
-        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-        snapshot = snapshot_reader.begin_exact(connection)
+    with reading() as (connection, snapshot, fields):
 
         def cut_off() -> None:
             with snapshot_reader.stream(snapshot, "SELECT id, t FROM public.kept", fields) as rows:
@@ -142,13 +144,11 @@ def test_a_connection_that_ends_in_the_middle_is_said_in_one_sentence(own_databa
 
 def test_whoever_stops_in_the_middle_does_not_disturb_the_next_one(own_database):
     make("id int, t text", "SELECT i, repeat('x', 1000) FROM generate_series(1, 20000) AS i")
-    with connect() as connection:
-        fields = fields_of(live_table(connection, "public.kept"))
-        connection.commit()
-        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-        snapshot = snapshot_reader.begin_exact(connection)
-        with snapshot_reader.stream(snapshot, "SELECT id, t FROM public.kept", fields) as rows:
-            next(rows)
+    with (
+        reading() as (_, snapshot, fields),
+        snapshot_reader.stream(snapshot, "SELECT id, t FROM public.kept", fields) as rows,
+    ):
+        next(rows)
     for _ in range(2):
         assert rows_of().num_rows == 20_000
 
@@ -204,17 +204,12 @@ def test_a_long_text_makes_room_in_its_own_column_only(own_database, monkeypatch
 )
 def test_a_column_that_got_another_type_meanwhile_is_refused_by_its_name(own_database, before, after):
     make(f"id int, changed {before}", "VALUES (1, 12345)")
-    with connect() as connection:
-        fields = fields_of(live_table(connection, "public.kept"))
-        connection.execute(f"ALTER TABLE public.kept ALTER COLUMN changed TYPE {after}")
-        connection.commit()
-        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-        snapshot = snapshot_reader.begin_exact(connection)
-        with (
-            pytest.raises(DoesNotFitError, match="changed"),
-            snapshot_reader.stream(snapshot, "SELECT id, changed FROM public.kept", fields) as rows,
-        ):
-            list(rows)
+    with (
+        reading(f"ALTER TABLE public.kept ALTER COLUMN changed TYPE {after}") as (_, snapshot, fields),
+        pytest.raises(DoesNotFitError, match="changed"),
+        snapshot_reader.stream(snapshot, "SELECT id, changed FROM public.kept", fields) as rows,
+    ):
+        list(rows)
 
 
 def test_batches_of_wide_rows_are_cut_by_their_bytes(own_database):
